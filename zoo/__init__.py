@@ -1,0 +1,1 @@
+"""What a model is: encoders, projectors, losses, metrics, families, checkpoints."""
