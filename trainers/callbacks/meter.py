@@ -1,0 +1,95 @@
+"""Speed: samples per second and the share of time spent waiting for data, in the log and on the progress bar."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import RichProgressBar
+
+
+class Meter(pl.Callback):
+    """Logs the task's latest metrics with speed, learning rate and epoch every `log_every` steps, and stops at a loss that is no number.
+
+    Args:
+        batch_size: Global batch size.
+        log_every: Steps between rows.
+        steps_per_epoch: For the epoch column.
+    """
+
+    def __init__(self, batch_size: int, log_every: int, steps_per_epoch: int) -> None:
+        self.batch_size, self.log_every, self.steps_per_epoch = batch_size, log_every, steps_per_epoch
+        self.samples_per_second = 0.0
+        self.wait_share = 0.0
+        self._waited = 0.0
+        self._mark = self._window = 0.0
+        self._steps = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Starts the clocks."""
+        self._mark = self._window = time.perf_counter()
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        """The time since the last batch ended was spent waiting for this one."""
+        self._waited += time.perf_counter() - self._mark
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Logs, if it is time."""
+        self._steps += 1
+        self._mark = time.perf_counter()
+        if trainer.global_step % self.log_every == 0 or trainer.global_step == pl_module.steps:
+            self._log(trainer, pl_module, batch)
+
+    def _log(self, trainer: pl.Trainer, task: Any, batch: Any) -> None:
+        metrics = {name: value.float().mean() for name, value in task.latest.items()}
+        _check_finite(metrics["loss"], trainer.global_step, batch["keys"])
+        elapsed = max(self._mark - self._window, 1e-9)
+        self.samples_per_second = self._steps * self.batch_size / elapsed
+        self.wait_share = min(1.0, self._waited / elapsed)
+        extra = {
+            "samples_per_second": self.samples_per_second,
+            "data_wait_share": self.wait_share,
+            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "epochs": trainer.global_step / self.steps_per_epoch,
+        }
+        for logger in trainer.loggers:
+            logger.log_metrics({**{name: value.item() for name, value in metrics.items()}, **extra}, step=trainer.global_step)
+        self._window, self._waited, self._steps = self._mark, 0.0, 0
+
+
+def _check_finite(loss: torch.Tensor, step: int, keys: list[str]) -> None:
+    from modalign.zoo.errors import DataError
+
+    if not torch.isfinite(loss):
+        raise DataError(
+            f"the loss is {loss.item()} at step {step}; last batch: {', '.join(keys[:8])}…; "
+            "lower the learning rate or the loss weights, or use precision 32-true; checkpoints from before are kept"
+        )
+
+
+class StageProgress(RichProgressBar):
+    """Lightning's progress bar with loss, samples/s and data wait instead of the version number.
+
+    Args:
+        meter: Where the numbers come from.
+        stage: Shown as the bar's name.
+    """
+
+    def __init__(self, meter: Meter, stage: str) -> None:
+        super().__init__(leave=True)
+        self.meter, self.stage = meter, stage
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return f"stage {self.stage}"
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: Any) -> dict[str, Any]:
+        """What stands at the end of the bar."""
+        if "loss" not in pl_module.latest:
+            return {}
+        return {
+            "loss": f"{pl_module.latest['loss'].item():.3f}",
+            "samples/s": f"{self.meter.samples_per_second:,.0f}",
+            "data wait": f"{self.meter.wait_share:.0%}",
+        }

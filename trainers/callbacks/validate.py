@@ -1,0 +1,81 @@
+"""Validation inside a stage: recall on held-out pairs, the best checkpoint, early stop.
+
+It runs at the end of a step and before that step's checkpoint is written, so that a run stopped anywhere validates at the same steps as
+one that was not.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+
+from modalign.datasets.shards import ShardSet
+from modalign.zoo.errors import RecipeError, nearest
+from modalign.zoo.metrics.retrieval import flatten
+
+from ..recipe import ValidateConfig
+from ..vectors import Features, set_vectors
+
+
+class Validate(pl.Callback):
+    """Measures retrieval every so many steps, keeps the best weights, and stops when nothing improves.
+
+    Args:
+        settings: The stage's.
+        every: Steps between validations.
+        shards: What to validate on.
+        languages: Caption languages.
+        features: Cached features of the validation set.
+        folder: Where `best` is kept.
+    """
+
+    def __init__(
+        self,
+        settings: ValidateConfig,
+        every: int,
+        shards: ShardSet,
+        languages: list[str] | None,
+        features: Features,
+        folder: Path,
+    ) -> None:
+        self.settings, self.every, self.shards, self.languages = settings, max(1, every), shards, languages
+        self.features, self.folder = features, folder
+        self.best: float | None = None
+        self.best_step = 0
+        self.without_best = 0
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Validates, if it is time."""
+        step = trainer.global_step
+        if step % self.every and step != pl_module.steps:
+            return
+        vectors = set_vectors(pl_module.model, self.shards, languages=self.languages, features=self.features)
+        metrics = flatten(vectors.retrieval()["metrics"])
+        pl_module.train()
+        for logger in trainer.loggers:
+            logger.log_metrics({f"val/{name}": value for name, value in metrics.items()}, step=step)
+        self._judge(trainer, step, metrics)
+
+    def _judge(self, trainer: pl.Trainer, step: int, metrics: dict[str, float]) -> None:
+        if self.settings.metric not in metrics:
+            raise RecipeError(f"validate.metric: there is no {self.settings.metric!r}{nearest(self.settings.metric, metrics)}")
+        value = metrics[self.settings.metric]
+        if self.best is None or value > self.best:
+            self.best, self.best_step, self.without_best = value, step, 0
+            if self.settings.select == "best":
+                trainer.save_checkpoint(self.folder / "best", weights_only=True)
+            return
+        self.without_best += 1
+        if self.settings.patience is not None and self.without_best >= self.settings.patience:
+            trainer.should_stop = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best so far, saved with every checkpoint."""
+        return {"best": self.best, "best_step": self.best_step, "without_best": self.without_best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continues from a checkpoint."""
+        self.best, self.best_step = state_dict["best"], state_dict["best_step"]
+        self.without_best = state_dict["without_best"]

@@ -1,0 +1,99 @@
+"""The command line: `modalign train | eval | embed | search | assets … | data … | zoo …`.
+
+Every command is a typed function; its signature and docstring are its options and its help. Only the module of the command that is
+asked for is imported.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+from modalign.zoo.errors import ModalignError, RecipeError, nearest
+
+#: command -> (module, function, positional arguments, one line)
+COMMANDS: dict[str, tuple[str, str, tuple[str, ...], str]] = {
+    "train": ("modalign.trainers.train_command", "main", (), "train a recipe, or go on with it"),
+    "eval": ("modalign.trainers.evaluate", "evaluate", ("model",), "measure a model on shards"),
+    "embed": ("modalign.trainers.embed", "embed", ("model",), "write the vectors of shards to a file"),
+    "search": ("modalign.trainers.search", "search", ("model", "query"), "find the pictures that fit a text"),
+    "zoo list": ("modalign.trainers.zoo_commands", "list_zoo", (), "families, parts, losses and recipes there are"),
+    "zoo show": ("modalign.trainers.zoo_commands", "show", ("name",), "what is known of a family, part, recipe or release"),
+    "assets list": ("modalign.datasets.assets.commands", "list_assets", (), "weights and data that can be had by name"),
+    "assets get": ("modalign.datasets.assets.commands", "get", ("name",), "fetch and convert an asset"),
+    "assets where": ("modalign.datasets.assets.commands", "where", ("name",), "where an asset is"),
+    "data pack": ("modalign.datasets.pack", "pack", ("source",), "make shards of a table or a folder"),
+    "data check": ("modalign.datasets.check", "check", ("shards",), "verify shards, sample by sample"),
+    "data show": ("modalign.datasets.show", "show", ("shards",), "a contact sheet of shards"),
+    "data split": ("modalign.datasets.split", "split", ("shards",), "split shards by group"),
+    "data bench": ("modalign.datasets.bench", "bench", ("shards",), "samples per second, step by step"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command; errors that are the input's fault become one sentence and exit code 2."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(arguments)
+    except ModalignError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        _usage()
+        return 0
+    if arguments[0] == "--version":
+        from importlib.metadata import version
+
+        print(version("modalign"))
+        return 0
+    words = 2 if any(command.startswith(f"{arguments[0]} ") for command in COMMANDS) else 1
+    name = " ".join(arguments[:words])
+    if words == 2 and (len(arguments) == 1 or arguments[1] in ("-h", "--help")):
+        _usage(arguments[0])
+        return 0
+    if name not in COMMANDS:
+        raise RecipeError(f"there is no command {name!r}{nearest(name, COMMANDS)} (modalign --help lists them)")
+    module, function, positional, _ = COMMANDS[name]
+    call = getattr(import_module(module), function)
+    if name == "train":
+        return int(call(arguments[1:]))
+    call(**_parse(call, positional, f"modalign {name}", arguments[words:]))
+    return 0
+
+
+def _usage(group: str = "") -> None:
+    print("usage: modalign COMMAND ...   (modalign COMMAND --help says more)\n")
+    for name, (_, _, positional, what) in COMMANDS.items():
+        if name.startswith(group):
+            print(f"  {name:<14} {what}" + (f"  [{' '.join(p.upper() for p in positional)}]" if positional else ""))
+
+
+def _parse(call: Any, positional: tuple[str, ...], program: str, arguments: list[str]) -> dict[str, Any]:
+    """Arguments of a function from the command line, typed by its signature."""
+    from docstring_parser import parse
+    from jsonargparse import ArgumentParser
+
+    documentation = parse(inspect.getdoc(call) or "")
+    described = {parameter.arg_name: parameter.description for parameter in documentation.params}
+    parser = ArgumentParser(prog=program, description=documentation.short_description)
+    hints = inspect.get_annotations(call, eval_str=True)
+    for name in positional:
+        parser.add_argument(name, type=hints[name], help=described.get(name, ""))
+    parser.add_function_arguments(call, skip=set(positional))
+    values = vars(parser.parse_args(arguments))
+    return {name: values[name] for name in inspect.signature(call).parameters}
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

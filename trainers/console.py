@@ -1,0 +1,41 @@
+"""What a run says on the terminal: one console, progress bars for work outside Lightning, tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+T = TypeVar("T")
+console = Console(highlight=False, soft_wrap=True)
+
+
+def track(items: Iterable[T], total: int, what: str) -> Iterator[T]:
+    """Yields the items under a progress bar; where there is no terminal, says only that it starts."""
+    if not console.is_terminal:
+        console.print(f"{what} …")
+        yield from items
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(what, total=total)
+        for item in items:
+            yield item
+            progress.advance(task)
+
+
+def print_table(title: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Prints a table; numbers to the right."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for number, name in enumerate(header):
+        table.add_column(name, justify="left" if number == 0 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*[_cell(value) for value in row])
+    console.print(table)
+
+
+def _cell(value: object) -> str:
+    return f"{value:,.1f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,51 @@
+"""`modalign embed`: the vectors of a set of shards, as one file for numpy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from modalign.datasets.shards import ShardSet
+
+from .console import console, track
+from .vectors import set_vectors
+
+
+def embed(
+    model: str,
+    data: str,
+    out: str = "vectors.npz",
+    languages: list[str] | None = None,
+    num_workers: int = 0,
+    device: str = "cpu",
+) -> None:
+    """Writes keys, image vectors and text vectors of shards to an .npz file.
+
+    The file holds `keys` (I), `image` (I, D), `text` (N, D), `texts` (N), `text_lang` (N) and `text_row` (N), the row of `keys` each
+    caption belongs to. It loads with `numpy.load(path, allow_pickle=False)`.
+
+    Args:
+        model: A run folder, a release or a name.
+        data: Shards: a folder or asset:NAME/SPLIT.
+        out: The file.
+        languages: Caption languages; default all.
+        num_workers: Worker processes that decode pictures.
+        device: Where to compute.
+    """
+    from modalign import zoo
+
+    vectors = set_vectors(zoo.load(model, device), ShardSet(data), languages=languages, num_workers=num_workers, progress=track)
+    path = Path(out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as stream:
+        np.savez(
+            stream,
+            keys=np.array(vectors.keys),
+            image=vectors.image.numpy(),
+            text=vectors.text.numpy(),
+            texts=np.array(vectors.texts, dtype=str),
+            text_lang=np.array(vectors.text_lang, dtype=str),
+            text_row=vectors.text_row.numpy(),
+        )
+    console.print(f"{len(vectors.keys)} pictures and {len(vectors.texts)} captions, width {vectors.image.shape[1]}: {out}")

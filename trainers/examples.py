@@ -1,0 +1,162 @@
+"""From a decoded sample to a training example, and from examples to a batch: the code that runs in data workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modalign.datasets.sample import Sample
+from modalign.zoo.encoders.preprocess import Augmentation, ImagePreprocess
+from modalign.zoo.errors import DataError
+
+#: strings -> named tensors: {"ids", "mask"} from a tokenizer, {"features"} or {"embedding"} from a cache
+TextInput = Callable[[Sequence[str]], dict[str, Tensor]]
+
+
+@dataclass
+class CaptionChoice:
+    """Which caption of a sample a training step sees.
+
+    Attributes:
+        languages: Allowed languages; None allows all.
+        pick: `first` or `random` caption of the drawn language.
+        second: Also draw another caption of that language.
+    """
+
+    languages: Sequence[str] | None
+    pick: str
+    second: bool
+
+    def __call__(self, captions: Mapping[str, Sequence[str]], rng: np.random.Generator) -> tuple[str, str | None]:
+        """Returns (caption, second caption or None where the language has only one).
+
+        Raises:
+            DataError: If the sample has no caption in an allowed language.
+        """
+        have = [lang for lang in (self.languages or captions) if captions.get(lang)]
+        if not have:
+            wanted = "any language" if self.languages is None else ", ".join(self.languages)
+            raise DataError(f"field 'captions': no caption in {wanted} (there are: {', '.join(captions) or 'none'})")
+        texts = captions[have[int(rng.integers(len(have)))]]
+        first = 0 if self.pick == "first" else int(rng.integers(len(texts)))
+        if not self.second or len(texts) < 2:
+            return texts[first], None
+        other = int(rng.integers(len(texts) - 1))
+        return texts[first], texts[other + (other >= first)]
+
+
+@dataclass
+class PairExample:
+    """Makes a training example of a sample.
+
+    Attributes:
+        preprocess: Of the image encoder; None leaves pictures out (text-only stages, cached features).
+        augmentation: Random views.
+        captions: Which caption.
+    """
+
+    preprocess: ImagePreprocess | None
+    augmentation: Augmentation
+    captions: CaptionChoice
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> dict[str, Any]:
+        """Returns {key, text, second, image}."""
+        text, second = self.captions(sample.captions, rng)
+        example: dict[str, Any] = {"key": sample.key, "text": text, "second": second}
+        if self.preprocess is not None:
+            if not sample.images:
+                raise DataError("field 'image': the sample has no picture")
+            example["image"] = self.augmentation(sample.images[0], self.preprocess, rng)
+        return example
+
+
+@dataclass
+class PairCollate:
+    """Makes a batch of examples.
+
+    Attributes:
+        text: For the student's text, if any loss needs it.
+        teacher_text: For the teacher's text, if any loss needs it.
+        second: Whether second captions are wanted.
+        image_features: Cached features by sample key, with the cut they were taken at.
+    """
+
+    text: TextInput | None = None
+    teacher_text: TextInput | None = None
+    second: bool = False
+    image_features: Callable[[Sequence[str]], Tensor] | None = None
+    image_cut: str | None = None
+
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        """Returns named tensors; a missing second caption is stood in for by the first and marked in `has_second_text`."""
+        batch: dict[str, Any] = {}
+        if "image" in examples[0]:
+            batch["image"] = torch.stack([example["image"] for example in examples])
+        if self.image_features is not None:
+            batch["image_features"] = self.image_features([example["key"] for example in examples])
+            batch["image_cut"] = self.image_cut
+        texts = [example["text"] for example in examples]
+        _add(batch, "text", texts, self.text, self.teacher_text)
+        if self.second:
+            seconds = [example["second"] or example["text"] for example in examples]
+            batch["has_second_text"] = torch.tensor([example["second"] is not None for example in examples])
+            _add(batch, "second_text", seconds, self.text, self.teacher_text)
+        return batch
+
+
+def _add(batch: dict[str, Any], name: str, texts: list[str], student: TextInput | None, teacher: TextInput | None) -> None:
+    for prefix, source in (("", student), ("teacher_", teacher)):
+        if source is not None:
+            batch |= {f"{prefix}{name}_{key}": value for key, value in source(texts).items()}
+
+
+@dataclass
+class EvalExample:
+    """Makes an evaluation example: the plain picture and every caption of the wanted languages.
+
+    Attributes:
+        preprocess: Of the image encoder; None leaves pictures out.
+        languages: Wanted languages; None wants all.
+        first: Only the first caption of each language.
+        needs_caption: Refuse samples without any wanted caption.
+    """
+
+    preprocess: ImagePreprocess | None
+    languages: Sequence[str] | None = None
+    first: bool = False
+    needs_caption: bool = False
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> dict[str, Any]:
+        """Returns {key, texts: [(language, text)], image}."""
+        texts = [
+            (lang, text)
+            for lang in (sample.captions if self.languages is None else self.languages)
+            for text in (sample.captions.get(lang) or [])[: 1 if self.first else None]
+        ]
+        if self.needs_caption and not texts:
+            wanted = "any language" if self.languages is None else ", ".join(self.languages)
+            raise DataError(f"field 'captions': no caption in {wanted} (there are: {', '.join(sample.captions) or 'none'})")
+        example: dict[str, Any] = {"key": sample.key, "texts": texts}
+        if self.preprocess is not None:
+            if not sample.images:
+                raise DataError("field 'image': the sample has no picture")
+            example["image"] = self.preprocess(sample.images[0])
+        return example
+
+
+def eval_collate(examples: list[dict[str, Any]]) -> dict[str, Any]:
+    """Batch with `image` (B, 3, H, W), flat `texts` and `text_lang`, and `text_row` (N,), the row each text belongs to."""
+    flat = [(row, lang, text) for row, example in enumerate(examples) for lang, text in example["texts"]]
+    batch: dict[str, Any] = {
+        "texts": [text for _, _, text in flat],
+        "text_lang": [lang for _, lang, _ in flat],
+        "text_row": torch.tensor([row for row, _, _ in flat], dtype=torch.long),
+    }
+    if "image" in examples[0]:
+        batch["image"] = torch.stack([example["image"] for example in examples])
+    return batch

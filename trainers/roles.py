@@ -1,0 +1,107 @@
+"""Which parameters a stage trains: by role, never by luck of a name.
+
+A key of a stage's `train` is a role (`projector`) or part of one (`encoder:blocks.6.*`, a shell pattern over the parameter's name within
+its encoder). A key that matches nothing is an error, and so is a parameter that two keys claim.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from modalign.zoo.errors import RecipeError, nearest
+
+
+@dataclass
+class TrainedParameter:
+    """A parameter that trains.
+
+    Attributes:
+        name: As in `named_parameters`.
+        role: Its role.
+        parameter: The tensor.
+        lr: Its learning rate.
+    """
+
+    name: str
+    role: str
+    parameter: nn.Parameter
+    lr: float
+
+
+def select(model: Any, train: Mapping[str, float], where: str) -> list[TrainedParameter]:
+    """The parameters a stage trains; every other one is frozen by `freeze`.
+
+    Raises:
+        RecipeError: If a key matches nothing (the message lists roles) or two keys claim one parameter.
+    """
+    chosen: dict[str, TrainedParameter] = {}
+    roles = {name: model.role_of(name) for name, _ in model.named_parameters()}
+    for key, lr in train.items():
+        role, _, pattern = key.partition(":")
+        matched = [name for name in roles if roles[name] == role and _matches(name, pattern)]
+        if role not in roles.values():
+            raise RecipeError(f"{where}.train: the model has no role {role!r}{nearest(role, set(roles.values()))}")
+        if not matched:
+            examples = ", ".join(sorted({_inner(name) for name in roles if roles[name] == role})[:3])
+            raise RecipeError(f"{where}.train: {key!r} matches no parameter of role {role!r} (they are named like {examples})")
+        for name in matched:
+            if name in chosen:
+                raise RecipeError(f"{where}.train: two keys claim parameter {name!r}; make their patterns exclusive")
+            chosen[name] = TrainedParameter(name, role, model.get_parameter(name), float(lr))
+    return list(chosen.values())
+
+
+def _inner(name: str) -> str:
+    """Name within its part: `image.trunk.blocks.6.0.conv.weight` -> `blocks.6.0.conv.weight`."""
+    return name.split(".", 1)[-1].removeprefix("trunk.").removeprefix("model.")
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return not pattern or any(fnmatch.fnmatchcase(_inner(name), option) for option in pattern.split("|"))
+
+
+def freeze(model: nn.Module, trained: list[TrainedParameter]) -> None:
+    """Leaves gradients on for the trained parameters and off for all others."""
+    model.requires_grad_(False)
+    for entry in trained:
+        entry.parameter.requires_grad_(True)
+
+
+def set_modes(model: nn.Module, batch_norm: str = "frozen") -> None:
+    """Puts every module that trains nothing into eval mode: batch norm and dropout too.
+
+    A module without parameters (dropout) follows the nearest module around it that has some.
+
+    Args:
+        model: The model, after `freeze`.
+        batch_norm: `frozen` keeps batch norms in eval mode even where their parameters train.
+    """
+    _set_mode(model, False, batch_norm)
+
+
+def _set_mode(module: nn.Module, around: bool, batch_norm: str) -> None:
+    parameters = list(module.parameters())
+    trains = any(parameter.requires_grad for parameter in parameters) if parameters else around
+    module.training = trains and not (batch_norm == "frozen" and isinstance(module, nn.modules.batchnorm._BatchNorm))
+    for child in module.children():
+        _set_mode(child, trains, batch_norm)
+
+
+def table(model: Any, trained: list[TrainedParameter]) -> list[tuple[str, int, int, str]]:
+    """Rows (role, parameters, of which trained, learning rates) for the table printed at the start of a stage."""
+    rows: dict[str, list[int]] = {}
+    for name, parameter in model.named_parameters():
+        rows.setdefault(model.role_of(name), [0, 0])[0] += parameter.numel()
+    rates: dict[str, set[float]] = {}
+    for entry in trained:
+        rows[entry.role][1] += entry.parameter.numel()
+        rates.setdefault(entry.role, set()).add(entry.lr)
+    return [
+        (role, total, training, ", ".join(f"{lr:g}" for lr in sorted(rates.get(role, ()))) or "frozen")
+        for role, (total, training) in rows.items()
+    ]

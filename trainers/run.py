@@ -1,0 +1,172 @@
+"""A whole run: all stages of a recipe in order, what they are worth, the release, the report; continued wherever it stopped."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from modalign import zoo
+from modalign.datasets.shards import ShardSet
+from modalign.zoo.checkpoints.card import model_card
+from modalign.zoo.checkpoints.release import save_release
+from modalign.zoo.errors import RecipeError, nearest
+
+from .console import console
+from .evaluate import evaluate_retrieval, print_report, write_json
+from .recipe import Recipe, load_recipe
+from .stage import Place, run_stage
+from .stage_data import eval_features
+
+
+def train(recipe: Recipe | str | Path | Mapping[str, Any], stage: str | None = None, **overrides: Any) -> Path:
+    """Trains a recipe, or goes on with it where it stopped.
+
+    Args:
+        recipe: A recipe, a YAML file, the name of a shipped recipe, or plain values.
+        stage: Run this stage only; the stages it builds on must be finished.
+        overrides: Recipe values by name, with `__` for the dots: `data__batch_size=64`.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        RecipeError: If the recipe is wrong, or the run folder holds another one.
+    """
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(recipe, {key.replace("__", "."): value for key, value in overrides.items()})
+    elif overrides:
+        raise RecipeError("overrides go with a recipe that is read; change the fields of a Recipe object instead")
+    run = Path(str(recipe.run_dir))
+    with _locked(run):
+        _claim(run, recipe)
+        for name in _stages_to_run(recipe, stage, run):
+            run_stage(recipe, Place(run, name), lambda other: _finished(run, other))
+            _evaluate(recipe, run, name)
+        if all(Place(run, name).done.exists() for name in recipe.stages):
+            _finish(recipe, run)
+    return run
+
+
+def _stages_to_run(recipe: Recipe, stage: str | None, run: Path) -> list[str]:
+    if stage is None:
+        return list(recipe.stages)
+    if stage not in recipe.stages:
+        raise RecipeError(f"there is no stage {stage!r}{nearest(stage, recipe.stages)}")
+    return [stage]
+
+
+def _finished(run: Path, stage: str) -> Path:
+    place = Place(run, stage)
+    if not place.done.exists():
+        raise RecipeError(
+            f"stage {stage!r} is not finished in {run}; run it first with --stage {stage}, or all stages without --stage"
+        )
+    return place.release
+
+
+@contextmanager
+def _locked(run: Path) -> Iterator[None]:
+    """Keeps a second process on this machine from training into the same folder."""
+    import os
+
+    run.mkdir(parents=True, exist_ok=True)
+    if int(os.environ.get("LOCAL_RANK", "0")) > 0:
+        yield
+        return
+    with (run / ".lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RecipeError(f"another process is training in {run}; wait for it, or give another --run_dir") from None
+        yield
+
+
+def _claim(run: Path, recipe: Recipe) -> None:
+    """Saves the resolved recipe with the run, or checks that the run's is the same.
+
+    How it runs (section `trainer`) may change between continuations: more devices, other logging.
+    """
+    path = run / "recipe.yaml"
+    if path.exists():
+        before, now = yaml.safe_load(path.read_text(encoding="utf-8")), asdict(recipe)
+        changed = _differences(
+            {k: v for k, v in before.items() if k not in _FREE}, {k: v for k, v in now.items() if k not in _FREE}
+        )
+        if changed:
+            raise RecipeError(
+                f"{run} holds a run of another recipe, which differs in {', '.join(changed[:5])}; "
+                "give another --run_dir for the new recipe, or the old values to continue"
+            )
+    path.write_text(recipe.to_yaml(), encoding="utf-8")
+
+
+_FREE = ("trainer", "run_dir", "title", "evaluate")
+
+
+def _differences(before: Any, now: Any, where: str = "") -> list[str]:
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        keys = sorted({*before, *now})
+        return [d for key in keys for d in _differences(before.get(key), now.get(key), f"{where}.{key}".lstrip("."))]
+    return [] if before == now else [where]
+
+
+def _evaluate(recipe: Recipe, run: Path, name: str) -> None:
+    """Measures a finished stage on the test shards, once."""
+    settings = recipe.evaluate
+    path = Place(run, name).folder / "eval.json"
+    if settings is None or path.exists() or (settings.stages is not None and name not in settings.stages):
+        return
+    data = recipe.stage_data(name).test
+    if data is None:
+        raise RecipeError("evaluate: there is nothing to measure on; give data.test, or take evaluate out")
+    model, shards = zoo.load(Place(run, name).release), ShardSet(data)
+    features = eval_features(model, shards, settings.languages, recipe.stages[name].cache)
+    report, _ = evaluate_retrieval(
+        model, name, shards, data=data, languages=settings.languages, first_caption=settings.first_caption, features=features
+    )
+    print_report(report)
+    write_json(path, report)
+
+
+def read_evaluations(recipe: Recipe, run: Path) -> dict[str, dict[str, Any]]:
+    """Stage -> its evaluation, for the stages that have one."""
+    found = {}
+    for name in recipe.stages:
+        path = Place(run, name).folder / "eval.json"
+        if path.exists():
+            found[name] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _finish(recipe: Recipe, run: Path) -> None:
+    """Writes the run's release (full) and its report."""
+    from .report import write_report
+
+    chosen = recipe.release or list(recipe.stages)[-1]
+    if not (run / "release" / "release.json").exists():
+        model = zoo.load(_finished(run, chosen))
+        evaluation = read_evaluations(recipe, run).get(chosen)
+        card = model_card(model, recipe.title, evaluation, recipe_data(recipe))
+        save_release(model, run / "release", kind="full", card=card)
+    report = write_report(recipe, run)
+    console.print(f"release: {run / 'release'}   report: {report}")
+
+
+def recipe_data(recipe: Recipe) -> dict[str, str]:
+    """Training source -> licence, as far as the catalogue of assets knows it."""
+    from modalign.datasets.assets.catalogue import CATALOGUE
+
+    names: dict[str, str] = {}
+    for stage in recipe.stages:
+        train = recipe.stage_data(stage).train
+        for name in [train] if isinstance(train, str) else list(train or ()):
+            asset = CATALOGUE.get(name.removeprefix("asset:").split("/")[0]) if name.startswith("asset:") else None
+            names[name if asset else Path(name).name] = asset.licence if asset else "licence not stated"
+    return names

@@ -1,0 +1,251 @@
+"""One stage from start to release: build, cache, train, keep the best, release."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from modalign.datasets.loader import Loader
+from modalign.datasets.shards import ShardSet
+from modalign.zoo.checkpoints.card import model_card
+from modalign.zoo.checkpoints.release import save_release
+from modalign.zoo.errors import RecipeError
+
+from .build import StageRelease, Start, build_model, build_teacher
+from .callbacks.csv_log import CsvLog
+from .callbacks.meter import Meter, StageProgress
+from .callbacks.sample_log import SampleLog
+from .callbacks.validate import Validate
+from .checkpoint_io import STATE, AtomicCheckpointIO, newest, verify
+from .console import console, print_table
+from .objective import Objective
+from .recipe import DataConfig, Recipe
+from .roles import TrainedParameter, freeze, select, table
+from .stage_data import Needs, build_loader, check_cuts, eval_features, needs_of
+from .stream import StageStream
+from .task import AlignmentTask, self_teacher
+
+
+@dataclass
+class Place:
+    """Where a stage keeps its things.
+
+    Attributes:
+        run: The run folder.
+        name: The stage.
+    """
+
+    run: Path
+    name: str
+
+    @property
+    def folder(self) -> Path:
+        """The stage's folder."""
+        return self.run / "stages" / self.name
+
+    @property
+    def checkpoints(self) -> Path:
+        """For resuming only."""
+        return self.folder / "checkpoints"
+
+    @property
+    def release(self) -> Path:
+        """The stage's result."""
+        return self.folder / "release"
+
+    @property
+    def done(self) -> Path:
+        """Exists exactly when the stage is finished."""
+        return self.folder / "done.json"
+
+
+def run_stage(recipe: Recipe, place: Place, release_of: StageRelease) -> None:
+    """Trains a stage, or goes on with it where it stopped; does nothing if it is finished.
+
+    Raises:
+        ModalignError: For anything wrong with recipe, data or files.
+    """
+    if place.done.exists():
+        console.print(f"stage [bold]{place.name}[/]: finished earlier")
+        return
+    stage, where = recipe.stages[place.name], f"stages.{place.name}"
+    place.folder.mkdir(parents=True, exist_ok=True)
+    started = time.time()
+    pl.seed_everything(_stage_seed(recipe, place.name), verbose=False)
+    start = build_model(recipe, place.name, release_of)
+    objective = Objective(stage.losses, f"{where}.losses")
+    trained = select(start.model, stage.train, where)
+    check_cuts(start.model, trained, stage.cache, where)
+    freeze(start.model, trained)
+    _print_start(recipe, place, start, trained)
+    teacher = self_teacher(start.model) if stage.teacher == "self" else build_teacher(recipe, stage, release_of)
+    trainer, task, stream = _assemble(recipe, place, start, objective, trained, teacher)
+    checkpoint = _resume_from(place, trainer)
+    trainer.fit(task, train_dataloaders=stream, ckpt_path=checkpoint, weights_only=True)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    summary = {"steps": trainer.global_step, "seconds": round(time.time() - started, 1)} | _take_best(task, trainer, place)
+    summary |= _second_caption_share(task, stream)
+    if trainer.is_global_zero:
+        names = start.trained | {entry.name for entry in trained}
+        save_release(start.model, place.release, kind=stage.keep, card=model_card(start.model, recipe.title), trained=names)
+        place.done.write_text(json.dumps(summary, indent=1))
+        shutil.rmtree(place.checkpoints, ignore_errors=True)
+    trainer.strategy.barrier()
+
+
+def _stage_seed(recipe: Recipe, name: str) -> int:
+    return recipe.seed * 1000 + list(recipe.stages).index(name)
+
+
+def _print_start(recipe: Recipe, place: Place, start: Start, trained: list[TrainedParameter]) -> None:
+    rows = table(start.model, trained)
+    print_table(f"stage {place.name}: what trains", ("role", "parameters", "trained", "learning rate"), rows)
+
+
+def _assemble(
+    recipe: Recipe,
+    place: Place,
+    start: Start,
+    objective: Objective,
+    trained: list[TrainedParameter],
+    teacher: Any | None,
+) -> tuple[pl.Trainer, AlignmentTask, StageStream]:
+    stage, data = recipe.stages[place.name], recipe.stage_data(place.name)
+    rank, world = _rank_and_world(recipe)
+    loader = build_loader(
+        start.model,
+        teacher,
+        stage,
+        data,
+        needs_of(objective.inputs()),
+        where=f"stages.{place.name}",
+        seed=_stage_seed(recipe, place.name),
+        rank=rank,
+        world_size=world,
+        folder=place.folder,
+    )
+    steps = stage.steps if stage.steps is not None else max(1, round((stage.epochs or 0) * len(loader)))
+    stream = StageStream(loader, steps)
+    epochs = steps / len(loader)
+    console.print(f"{data.batch_size} samples per step, {len(loader)} steps per epoch, {steps} steps = {epochs:.4g} epochs")
+    task = AlignmentTask(start.model, objective, trained, stage, steps, _stage_seed(recipe, place.name), teacher)
+    return _trainer(recipe, place, data, loader, start.model), task, stream
+
+
+def _rank_and_world(recipe: Recipe) -> tuple[int, int]:
+    """This process's rank and the number of ranks, as torchrun and SLURM announce them and as `devices` asks for."""
+    import os
+
+    rank = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
+    devices = recipe.trainer.devices
+    if "WORLD_SIZE" in os.environ:
+        return rank, int(os.environ["WORLD_SIZE"])
+    count = torch.cuda.device_count() or 1 if devices in ("auto", "-1", -1) else int(devices)
+    return rank, count * recipe.trainer.num_nodes
+
+
+def _trainer(recipe: Recipe, place: Place, data: DataConfig, loader: Loader, model: Any) -> pl.Trainer:
+    settings, stage = recipe.trainer, recipe.stages[place.name]
+    meter = Meter(data.batch_size, settings.log_every, len(loader))
+    callbacks: list[pl.Callback] = [meter]
+    if settings.progress and console.is_terminal:
+        callbacks.append(StageProgress(meter, place.name))
+    if settings.record_samples:
+        callbacks.append(SampleLog(place.folder / "samples.csv"))
+    if stage.validate is not None:
+        callbacks.append(_validate(recipe, place, data, loader, model))
+    callbacks.append(
+        ModelCheckpoint(
+            dirpath=place.checkpoints,
+            filename="step-{step:08d}",
+            auto_insert_metric_name=False,
+            monitor="step",
+            mode="max",
+            save_top_k=settings.keep_checkpoints,
+            every_n_train_steps=settings.checkpoint_every,
+        )
+    )
+    return pl.Trainer(
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        num_nodes=settings.num_nodes,
+        strategy=settings.strategy,
+        precision=settings.precision,
+        max_epochs=1,
+        gradient_clip_val=stage.clip_norm,
+        use_distributed_sampler=False,
+        logger=CsvLog(place.run / "metrics.csv", place.name),
+        log_every_n_steps=10**9,  # Meter logs
+        callbacks=callbacks,
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=place.folder,
+        enable_progress_bar=settings.progress and console.is_terminal,
+        enable_model_summary=False,
+        deterministic=settings.deterministic,
+        num_sanity_val_steps=0,
+    )
+
+
+def _validate(recipe: Recipe, place: Place, data: DataConfig, loader: Loader, model: Any) -> Validate:
+    stage = recipe.stages[place.name]
+    assert stage.validate is not None
+    if data.val is None:
+        raise RecipeError(f"stages.{place.name}.validate: there is nothing to validate on; give data.val, or take validate out")
+    shards, languages = ShardSet(data.val), data.val_languages or data.languages
+    features = eval_features(model, shards, languages, stage.cache)
+    every = round(stage.validate.every_epochs * len(loader))
+    return Validate(stage.validate, every, shards, languages, features, place.checkpoints)
+
+
+def _resume_from(place: Place, trainer: pl.Trainer) -> Path | None:
+    checkpoint, warnings = newest(place.checkpoints)
+    for warning in warnings:
+        console.print(f"[yellow]{warning}[/]")
+    step = 0
+    if checkpoint is not None:
+        step = int(json.loads((checkpoint / "manifest.json").read_text())["step"])
+        console.print(f"stage [bold]{place.name}[/]: continues at step {step}")
+    for logger in trainer.loggers:
+        if isinstance(logger, CsvLog):
+            logger.cut(step)
+    return checkpoint
+
+
+def _take_best(task: AlignmentTask, trainer: pl.Trainer, place: Place) -> dict[str, Any]:
+    """Loads the best validated weights into the model, if the stage asks for them."""
+    validate = next((callback for callback in trainer.callbacks if isinstance(callback, Validate)), None)  # type: ignore[attr-defined]
+    if validate is None or validate.best is None:
+        return {}
+    if validate.settings.select == "best" and validate.best_step != trainer.global_step:
+        best = place.checkpoints / "best"
+        verify(best)
+        state = torch.load(best / STATE, map_location="cpu", weights_only=True)["state_dict"]
+        weights = {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
+        task.model.load_state_dict(weights, strict=False)
+        console.print(f"best {validate.settings.metric} {validate.best:.1f} at step {validate.best_step}: its weights are taken")
+    return {"metric": validate.settings.metric, "best": validate.best, "best_step": validate.best_step}
+
+
+def _second_caption_share(task: AlignmentTask, stream: StageStream) -> dict[str, float]:
+    """How many samples have a second caption, where losses use one; the others' term is dropped."""
+    needs: Needs = needs_of(task.objective.inputs())
+    if not needs.second:
+        return {}
+    choice = stream.loader.reader.example.captions  # type: ignore[attr-defined]
+    have = total = 0
+    from .caches import caption_lists
+
+    for shards in stream.loader.sources:
+        for captions in caption_lists(shards):
+            total += 1
+            have += any(len(captions.get(lang, ())) > 1 for lang in (choice.languages or captions))
+    return {"second_caption_share": round(have / max(1, total), 4)}

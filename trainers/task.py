@@ -1,0 +1,164 @@
+"""The one Lightning task of all families: a model, an objective, a stage. No modality and no family is named in it."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+
+from modalign.zoo.errors import ReleaseError
+
+from .objective import Objective
+from .optim import build_optimizer, build_schedule
+from .recipe import StageConfig
+from .roles import TrainedParameter, set_modes
+
+
+class AlignmentTask(pl.LightningModule):
+    """Trains the selected parameters of a model on an objective.
+
+    Checkpoints hold what changes in the stage (trained parameters, their batch-norm statistics, an averaging teacher) and no more:
+    everything else is rebuilt from the recipe, so a frozen language model costs no disk at every save.
+
+    Args:
+        model: A model of a family.
+        objective: The losses.
+        trained: The parameters that train; all others are frozen already.
+        stage: The stage's settings.
+        steps: Length of the stage in optimiser steps.
+        seed: Dropout and the like draw from a function of (seed, step, rank), so that a resumed run draws the same.
+        teacher: A model whose outputs, named `teacher_…`, losses may read.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        objective: Objective,
+        trained: Sequence[TrainedParameter],
+        stage: StageConfig,
+        steps: int,
+        seed: int,
+        teacher: Any | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.objective = objective
+        self.teacher: Any = teacher
+        self.stage, self.steps, self.seed = stage, steps, seed
+        self.trained = list(trained)
+        self.strict_loading = False  # replaced by the exact check of on_load_checkpoint
+        self.latest: dict[str, Tensor] = {}
+
+    def training_step(self, batch: Mapping[str, Any], batch_index: int) -> Tensor:
+        """One step: outputs of model and teacher, then the objective."""
+        outputs = self.model(batch)
+        if self.teacher is not None and any(n.startswith("teacher_") and n not in batch for n in self.objective.inputs()):
+            outputs |= self._teacher_outputs(batch)
+        total, metrics = self.objective(outputs, batch)
+        if "has_second_text" in batch:
+            metrics["second_caption_share"] = batch["has_second_text"].float().mean()
+        self.latest = metrics
+        return total
+
+    def _teacher_outputs(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The teacher sees the same pictures, and the text entries made for it."""
+        view = {key: value for key, value in batch.items() if key.startswith("image")}
+        view |= {key.removeprefix("teacher_"): value for key, value in batch.items() if key.startswith("teacher_")}
+        with torch.no_grad():
+            outputs = self.teacher(view)
+        return {f"teacher_{name}": value for name, value in outputs.items()}
+
+    def on_train_batch_start(self, batch: Any, batch_index: int) -> None:
+        """Seeds this step's random draws from (seed, step, rank)."""
+        text = f"{self.seed}/{self.global_step}/{self.global_rank}"
+        torch.manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big"))
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Steps, then lets the model clamp what it must and the teacher follow."""
+        super().optimizer_step(*args, **kwargs)
+        self.model.after_step()
+        if self.averages_teacher:
+            self._average_teacher()
+
+    @property
+    def averages_teacher(self) -> bool:
+        """Whether the teacher follows the model by an exponential moving average."""
+        return self.teacher is not None and self.stage.teacher_decay != 1.0
+
+    @torch.no_grad()
+    def _average_teacher(self) -> None:
+        """`θ* <- m θ* + (1-m) θ`; batch-norm statistics are copied."""
+        assert self.teacher is not None
+        online = dict(self.model.named_parameters())
+        for name, mean in self.teacher.named_parameters():
+            if online[name].requires_grad:
+                mean.lerp_(online[name], 1 - self.stage.teacher_decay)
+        for mean, now in zip(self.teacher.buffers(), self.model.buffers(), strict=True):
+            mean.copy_(now)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW and its schedule, stepped once per step."""
+        fused = self.device.type in ("cpu", "cuda")
+        optimizer = build_optimizer(self.trained, self.stage, fused=fused)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": build_schedule(optimizer, self.stage, self.steps), "interval": "step"},
+        }
+
+    def train(self, mode: bool = True) -> AlignmentTask:
+        """Training mode only where something trains: see `set_modes`."""
+        super().train(False)
+        self.training = mode
+        if mode:
+            set_modes(self.model, self.stage.batch_norm)
+        return self
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """What changes in this stage; see the class."""
+        state = super().state_dict(*args, **kwargs)
+        kept = {f"model.{entry.name}" for entry in self.trained} | _statistics(self.model, "model.")
+        if self.averages_teacher:
+            kept |= {f"teacher.{entry.name}" for entry in self.trained} | _statistics(self.model, "teacher.")
+        return {name: value for name, value in state.items() if name in kept}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Checks that the checkpoint holds exactly what this stage trains.
+
+        Raises:
+            ReleaseError: If it does not.
+        """
+        ours, theirs = set(self.state_dict()), set(checkpoint["state_dict"])
+        if ours != theirs:
+            raise ReleaseError(
+                f"the checkpoint is of another stage or recipe: it lacks {sorted(ours - theirs)[:3]} and has {sorted(theirs - ours)[:3]}; "
+                "continue with the recipe it was made with, or start a new run_dir"
+            )
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_index: int) -> Any:
+        """Moves tensors; keys and other plain values stay."""
+        return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
+
+
+def _statistics(model: nn.Module, prefix: str) -> set[str]:
+    """Names of the buffers of batch norms whose parameters train."""
+    return {
+        f"{prefix}{path}.{name}"
+        for path, module in model.named_modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and any(p.requires_grad for p in module.parameters())
+        for name, _ in module.named_buffers(recurse=False)
+    }
+
+
+def self_teacher(model: nn.Module) -> nn.Module:
+    """A frozen copy of a model as it is now, in eval mode; frozen large parts are shared, not copied.
+
+    Shared parts never change while they are frozen, so a copy would only cost memory.
+    """
+    shared = {id(parameter): parameter for parameter in model.parameters() if not parameter.requires_grad}
+    teacher = copy.deepcopy(model, memo=dict(shared))
+    return teacher.requires_grad_(False).eval()

@@ -1,0 +1,67 @@
+"""The model card that a release carries: generated, so that it says what the files say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def model_card(
+    model: Any, title: str = "", evaluation: Mapping[str, Any] | None = None, data: Mapping[str, str] | None = None
+) -> str:
+    """Markdown with YAML front matter, in the form model hubs read.
+
+    Args:
+        model: A model of a family.
+        title: One line on what it is.
+        evaluation: The JSON of an evaluation (task, data, n, metrics, by_language), shown as a table.
+        data: Name -> licence of what it was trained on.
+    """
+    from huggingface_hub import ModelCardData
+
+    sources = model.sources()
+    bases = [name.partition(":")[2] for name in sources.values() if name.startswith("hf:")]
+    front = ModelCardData(
+        library_name="modalign",
+        pipeline_tag="zero-shot-image-classification",
+        tags=["modalign", model.family, "image-text-retrieval"],
+        base_model=bases or None,
+        language=sorted(evaluation["by_language"]) if evaluation and evaluation.get("by_language") else None,
+    )
+    count = sum(parameter.numel() for parameter in model.parameters())
+    parts = (
+        "\n".join(f"- {prefix.rstrip('.')}: started from `{name}`" for prefix, name in sources.items()) or "- from random weights"
+    )
+    lines = [
+        f"---\n{front.to_yaml()}\n---",
+        f"# {title or model.family}",
+        f"A model of the family `{model.family}`, {count / 1e6:.1f} M parameters, joint space of width {model.config.embed_dim}.",
+        f"## Parts\n{parts}",
+        '## Use\n```python\nfrom modalign import zoo\n\nmodel = zoo.load("PATH")  # this folder\n'
+        "images = model.encode_image([picture])   # PIL pictures -> unit vectors\n"
+        'texts = model.encode_text(["a red apple"])\nscores = texts @ images.T\n```',
+        f"## Evaluation\n{_evaluation(evaluation)}",
+        _limits(data),
+    ]
+    return "\n\n".join(lines) + "\n"
+
+
+def _evaluation(evaluation: Mapping[str, Any] | None) -> str:
+    if not evaluation:
+        return "Not evaluated when this release was written."
+    rows = ["| language | text→image R@1 | R@5 | R@10 | image→text R@1 | R@5 | R@10 |", "|---|---|---|---|---|---|---|"]
+    for name, table in {**evaluation.get("by_language", {}), "mean": evaluation["metrics"]}.items():
+        cells = [f"{table[way][k]:.1f}" for way in ("text_to_image", "image_to_text") for k in ("R@1", "R@5", "R@10")]
+        rows.append(f"| {name} | " + " | ".join(cells) + " |")
+    n = evaluation["n"]
+    about = f"Retrieval in percent over {n['images']} pictures and {n['texts']} captions of `{evaluation['data']}`"
+    chance = evaluation["baselines"]["chance"]["text_to_image"]["R@10"]
+    return f"{about}; chance is R@10 {chance:.1f} (text→image).\n\n" + "\n".join(rows)
+
+
+def _limits(data: Mapping[str, str] | None) -> str:
+    text = "## Intended use and limits\nRetrieval and ranking of pictures by text within the kind of data it was trained on. "
+    text += "It was not tested for fairness, safety or use on people; scores outside its data are unknown."
+    if data:
+        text += "\n\nTrained on: " + "; ".join(f"`{name}` ({licence})" for name, licence in data.items()) + "."
+    return text

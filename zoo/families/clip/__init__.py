@@ -1,0 +1,1 @@
+"""CLIP: two encoders trained by the symmetric contrastive loss."""

@@ -1,0 +1,55 @@
+"""The loss contract: how a loss finds its inputs, and what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..errors import AssemblyError, nearest
+
+
+@dataclass
+class LossValue:
+    """What a loss returns.
+
+    Attributes:
+        value: Scalar with gradient.
+        metrics: Detached scalars worth a curve.
+    """
+
+    value: Tensor
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Loss(nn.Module):
+    """A loss of a step: reads named entries of the model's outputs and of the batch.
+
+    Every recipe can combine any losses whose inputs the model provides.
+    """
+
+    def inputs(self) -> frozenset[str]:
+        """Names of the entries it reads, so that a step computes and a loader decodes only what some loss needs."""
+        raise NotImplementedError
+
+    def forward(self, outputs: Mapping[str, Any], batch: Mapping[str, Any]) -> LossValue:
+        """Computes the loss of one step."""
+        raise NotImplementedError
+
+    def entry(self, name: str, outputs: Mapping[str, Any], batch: Mapping[str, Any]) -> Tensor:
+        """The tensor of that name, from the outputs or else the batch.
+
+        Raises:
+            AssemblyError: If neither has it; the message lists what there is.
+        """
+        if name in outputs:
+            return outputs[name]
+        if name in batch:
+            return batch[name]
+        have = sorted({*outputs, *batch})
+        raise AssemblyError(
+            f"loss {type(self).__name__} needs {name!r}{nearest(name, have)} (this step provides: {', '.join(have)}); "
+            "change the loss's settings or the stage's data and teacher"
+        )

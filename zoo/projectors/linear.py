@@ -1,0 +1,26 @@
+"""One affine map: the projection of CLIP's towers (without bias there) and of LLaVA's first version."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from .base import Projector
+
+
+class LinearProjector(Projector):
+    """`W x (+ b)`, token by token.
+
+    Args:
+        width_in: D_in.
+        width_out: D_out.
+        bias: Whether to add b; CLIP does not.
+    """
+
+    def __init__(self, width_in: int, width_out: int, bias: bool = False) -> None:
+        super().__init__(width_in, width_out)
+        self.linear = nn.Linear(width_in, width_out, bias=bias)
+        nn.init.normal_(self.linear.weight, std=width_in**-0.5)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(..., D_in) -> (..., D_out)."""
+        return self.linear(features)

@@ -1,0 +1,97 @@
+"""Names -> builders: what `modalign zoo list` prints and what recipes may name.
+
+A new part is one file and one line here. Other packages add theirs through the entry-point group
+`modalign.<kind>s` (for example `modalign.losses`), or `modalign train --allow_module my_pkg` imports a module that registers them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, TypeVar
+
+from .errors import AssemblyError, nearest
+
+T = TypeVar("T", bound=type)
+
+
+class Registry:
+    """A table of classes by name, imported on first use.
+
+    Args:
+        kind: What the table holds, in the singular; used in messages.
+        group: Entry-point group through which other packages add to it.
+        builtin: Name -> `module:Class`, relative to `modalign.zoo`.
+    """
+
+    def __init__(self, kind: str, group: str, builtin: dict[str, str]) -> None:
+        self.kind = kind
+        self.group = group
+        self._where = dict(builtin)
+        self._classes: dict[str, type] = {}
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Decorator that adds a class under a name.
+
+        Raises:
+            AssemblyError: If the name is taken.
+        """
+
+        def add(cls: T) -> T:
+            if name in self._where or name in self._classes:
+                raise AssemblyError(f"there is already a {self.kind} named {name!r}; choose another name")
+            self._classes[name] = cls
+            return cls
+
+        return add
+
+    def names(self) -> list[str]:
+        """All known names, sorted."""
+        extern = {entry.name for entry in entry_points(group=self.group)}
+        return sorted({*self._where, *self._classes, *extern})
+
+    def get(self, name: str) -> Any:
+        """The class of that name.
+
+        Raises:
+            AssemblyError: If there is none; the message suggests the nearest.
+        """
+        if name in self._classes:
+            return self._classes[name]
+        if name in self._where:
+            module, _, attribute = self._where[name].partition(":")
+            self._classes[name] = getattr(import_module(f".{module}", __package__), attribute)
+            return self._classes[name]
+        for entry in entry_points(group=self.group):
+            if entry.name == name:
+                return entry.load()
+        raise AssemblyError(f"there is no {self.kind} named {name!r}{nearest(name, self.names())}")
+
+
+PROJECTORS = Registry(
+    "projector",
+    "modalign.projectors",
+    {
+        "linear": "projectors.linear:LinearProjector",
+        "mlp": "projectors.mlp:MlpProjector",
+        "residual_mlp": "projectors.residual_mlp:ResidualMlpProjector",
+        "proclip": "projectors.residual_mlp:ProClipProjector",
+        "llm2clip": "projectors.residual_mlp:Llm2ClipProjector",
+    },
+)
+LOSSES = Registry(
+    "loss",
+    "modalign.losses",
+    {
+        "clip": "losses.clip:ClipLoss",
+        "feature_distillation": "losses.feature_distillation:FeatureDistillation",
+        "structure_distillation": "losses.structure_distillation:StructureDistillation",
+    },
+)
+METRICS = Registry("metric", "modalign.metrics", {"retrieval": "metrics.retrieval:RetrievalMetric"})
+FAMILIES = Registry(
+    "family",
+    "modalign.families",
+    {"clip": "families.clip.model:ClipModel", "proclip": "families.proclip.model:ProClipModel"},
+)
