@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -69,6 +70,7 @@ class _Base:
                 batch_size=None,
                 sampler=self._tasks,  # type: ignore[arg-type]
                 num_workers=self.num_workers,
+                worker_init_fn=_start_worker,
                 collate_fn=_as_is,  # type: ignore[arg-type]
                 pin_memory=self.pin_memory,
                 generator=torch.Generator(),  # its own: the program's random numbers do not depend on how often we iterate
@@ -86,6 +88,11 @@ class _Base:
 
 def _as_is(done: Done) -> Done:
     return done
+
+
+def _start_worker(worker: int) -> None:
+    """Keeps a forked worker's garbage collector off what it inherited: other loaders' queues are not its own to close."""
+    gc.freeze()
 
 
 class Loader(_Base):
@@ -174,6 +181,7 @@ class Loader(_Base):
         for batch, done in enumerate(self._results(), start=first):
             self.quarantine.add(done.skipped)
             if done.error:
+                self.close()
                 raise DataError(done.error)
             self.seek(epoch, batch + 1)
             yield done.batch
@@ -258,5 +266,6 @@ class EvalLoader(_Base):
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for done in self._results():
             if done.error:
+                self.close()
                 raise DataError(done.error)
             yield done.batch

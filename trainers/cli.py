@@ -66,6 +66,10 @@ def _dispatch(arguments: list[str]) -> int:
         raise RecipeError(f"there is no command {name!r}{nearest(name, COMMANDS)} (modalign --help lists them)")
     module, function, positional, _ = COMMANDS[name]
     call = getattr(import_module(module), function)
+    if name in ("eval", "embed", "search"):
+        from .console import quiet_libraries
+
+        quiet_libraries()
     if name == "train":
         return int(call(arguments[1:]))
     call(**_parse(call, positional, f"modalign {name}", arguments[words:]))

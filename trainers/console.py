@@ -16,7 +16,8 @@ console = Console(highlight=False, soft_wrap=True)
 def track(items: Iterable[T], total: int, what: str) -> Iterator[T]:
     """Yields the items under a progress bar; where there is no terminal, says only that it starts."""
     if not console.is_terminal:
-        console.print(f"{what} …")
+        if total > 4:  # what takes no time need not be announced
+            console.print(f"{what} …")
         yield from items
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
@@ -39,3 +40,23 @@ def print_table(title: str, header: Sequence[str], rows: Iterable[Sequence[objec
 
 def _cell(value: object) -> str:
     return f"{value:,.1f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def quiet_libraries() -> None:
+    """Keeps libraries from saying what a run says better itself: advertisements, devices, progress of loading weights."""
+    import logging
+    import warnings
+
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for text in (
+        ".*isinstance\\(treespec, LeafSpec\\).*",  # a deprecation inside lightning
+        ".*number of training batches .* is smaller than the logging interval.*",  # Meter logs, not Lightning
+        ".*module\\(s\\) in eval mode at the start of training.*",  # frozen parts are, on purpose
+        ".*does not have many workers.*",  # how many pay off is what `modalign data bench` is for
+        ".*Checkpoint directory .* exists and is not empty.*",  # that is what continuing means
+    ):
+        warnings.filterwarnings("ignore", message=text)

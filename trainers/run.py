@@ -18,7 +18,7 @@ from modalign.zoo.checkpoints.card import model_card
 from modalign.zoo.checkpoints.release import save_release
 from modalign.zoo.errors import RecipeError, nearest
 
-from .console import console
+from .console import console, quiet_libraries
 from .evaluate import evaluate_retrieval, print_report, write_json
 from .recipe import Recipe, load_recipe
 from .stage import Place, run_stage
@@ -43,6 +43,7 @@ def train(recipe: Recipe | str | Path | Mapping[str, Any], stage: str | None = N
         recipe = load_recipe(recipe, {key.replace("__", "."): value for key, value in overrides.items()})
     elif overrides:
         raise RecipeError("overrides go with a recipe that is read; change the fields of a Recipe object instead")
+    quiet_libraries()
     run = Path(str(recipe.run_dir))
     with _locked(run):
         _claim(run, recipe)

@@ -1,0 +1,100 @@
+"""Shared by all tests: offline, where the small real data lies, and tiny parts that need nothing from outside."""
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+if "MODALIGN_DATA" not in os.environ and (ROOT.parent / "shared" / "data").is_dir():
+    os.environ["MODALIGN_DATA"] = str(ROOT.parent / "shared" / "data")
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """Reference numbers of the official implementations, by name."""
+    return lambda name: dict(np.load(ROOT / "tests" / "golden" / f"{name}.npz"))
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """Folder of the small real data sets; tests that need it are skipped where it is absent."""
+    folder = os.environ.get("MODALIGN_DATA", "")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("the small real data sets are not here (MODALIGN_DATA)")
+    return Path(folder)
+
+
+def colour_picture(number: int, size: int = 40):
+    """A picture whose colour and bar tell which number it is."""
+    from PIL import Image, ImageDraw
+
+    picture = Image.new("RGB", (size, size), ((37 * number) % 256, (91 * number) % 256, (53 * number) % 256))
+    ImageDraw.Draw(picture).rectangle((0, 0, size // 2, (number * 7) % size), fill="white")
+    return picture
+
+
+@pytest.fixture(scope="session")
+def tiny_shards(tmp_path_factory):
+    """50 pictures in 4 shards with English names (every other one with an alias) and German ones."""
+    from modalign.datasets.writer import write_shards
+
+    def samples():
+        for number in range(50):
+            stream = io.BytesIO()
+            colour_picture(number).save(stream, "PNG")
+            names = [f"thing number {number}"] + ([f"item {number}"] if number % 2 else [])
+            yield {
+                "key": f"k{number:03d}",
+                "image": stream.getvalue(),
+                "image_ext": "png",
+                "captions": {"en": names, "de": [f"Ding Nummer {number}"]},
+            }
+
+    folder = tmp_path_factory.mktemp("tiny") / "shards"
+    write_shards(samples(), folder, samples_per_shard=13)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_embedder(tmp_path_factory):
+    """A Hugging Face folder with a two-layer BERT and a word tokenizer."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "thing", "item", "number", "Ding", "Nummer", "query", ":", *map(str, range(60))]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", None, [("[CLS]", 2), ("[SEP]", 3)])
+    folder = tmp_path_factory.mktemp("embedder")
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", model_max_length=32
+    ).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(len(words), 24, 2, 2, 48, max_position_embeddings=32, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_embedder):
+    """Settings of a ProCLIP model that builds in a moment."""
+    return {
+        "family": "proclip",
+        "embed_dim": 16,
+        "image": {"name": "timm:test_efficientnet", "image_size": 32, "pretrained": False},
+        "text_embedder": {"name": f"local-dir:{tiny_embedder}", "max_length": 16},
+        "text_projector": {"name": "proclip", "options": {"expansion": 2, "dropout": 0.1}},
+    }
+
+
+@pytest.fixture
+def own_home(tmp_path, monkeypatch):
+    """An empty cache."""
+    monkeypatch.setenv("MODALIGN_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"

@@ -1,0 +1,86 @@
+"""Recall against the reference numbers, a slow oracle and the conventions of the specification."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from modalign.zoo.errors import DataError
+from modalign.zoo.metrics.retrieval import RetrievalMetric, chance_recall, flatten, ranks, retrieval_recall
+
+
+def slow_recall(image, text, rows, k):
+    scores = (text @ image.T).numpy()
+    t2i = np.mean([(scores[n] > scores[n, rows[n]]).sum() < k for n in range(len(text))])
+    hits = []
+    for i in sorted(set(rows.tolist())):
+        best = np.argsort(-scores[:, i], kind="stable")[:k]
+        hits.append(any(rows[n] == i for n in best))
+    return 100 * t2i, 100 * np.mean(hits)
+
+
+def test_multi_caption_reference(golden):
+    data = golden("retrieval")
+    image, text = torch.tensor(data["image_emb"]), torch.tensor(data["text_emb"])
+    found = retrieval_recall(image, text, torch.tensor(data["caption_image_index"]), ks=(1, 3))
+    for k in (1, 3):
+        assert found["text_to_image"][f"R@{k}"] == pytest.approx(100 * data[f"image_retrieval_recall_at_{k}"], abs=1e-3)
+        assert found["image_to_text"][f"R@{k}"] == pytest.approx(100 * data[f"text_retrieval_recall_at_{k}"], abs=1e-3)
+
+
+def test_paired_reference(golden):
+    data = golden("paired_metrics")
+    image, text = torch.tensor(data["image"]), torch.tensor(data["text"])
+    found = retrieval_recall(image, text, torch.arange(9))
+    for way in ("image_to_text", "text_to_image"):
+        for k in (1, 5, 10):
+            assert found[way][f"R@{k}"] == pytest.approx(100 * data[f"{way}_R_at_{k}"], abs=1e-3)
+    mean_rank = ranks(text, image, torch.arange(9)).double().mean().item() + 1
+    assert mean_rank == pytest.approx(float(data["text_to_image_mean_rank"]))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_against_a_loop(seed):
+    generator = torch.Generator().manual_seed(seed)
+    image = F.normalize(torch.randn(9, 5, generator=generator), dim=-1)
+    text = F.normalize(torch.randn(25, 5, generator=generator), dim=-1)
+    rows = torch.randint(0, 9, (25,), generator=generator)
+    for k in (1, 3):
+        found = retrieval_recall(image, text, rows, ks=(k,))
+        wanted = slow_recall(image, text, rows, k)
+        assert found["text_to_image"][f"R@{k}"] == pytest.approx(wanted[0], abs=1e-3)
+        assert found["image_to_text"][f"R@{k}"] == pytest.approx(wanted[1], abs=1e-3)
+
+
+def test_equal_scores_do_not_give_a_free_hit():
+    same = F.normalize(torch.ones(20, 4), dim=-1)
+    found = retrieval_recall(same, same, torch.arange(20))
+    assert found["text_to_image"] == {"R@1": 5.0, "R@5": 25.0, "R@10": 50.0}
+
+
+def test_chunks_do_not_matter():
+    generator = torch.Generator().manual_seed(3)
+    queries, gallery = torch.randn(50, 6, generator=generator), torch.randn(30, 6, generator=generator)
+    target = torch.randint(0, 30, (50,), generator=generator)
+    assert torch.equal(ranks(queries, gallery, target, chunk=7), ranks(queries, gallery, target))
+
+
+def test_metric_collects_batches_and_languages():
+    vectors = F.normalize(torch.eye(4), dim=-1)
+    metric = RetrievalMetric()
+    for start in (0, 2):
+        part = vectors[start : start + 2]
+        texts = torch.cat([part, part.flip(0)])  # German captions are swapped within a batch
+        batch = {"text_row": torch.tensor([0, 1, 0, 1]), "text_lang": ["en", "en", "de", "de"]}
+        metric.update({"image_embedding": part, "text_embedding": texts}, batch)
+    found = metric.compute()
+    assert found["by_language"]["en"]["text_to_image"]["R@1"] == 100.0
+    assert found["by_language"]["de"]["text_to_image"]["R@1"] == 0.0
+    assert found["metrics"]["text_to_image"]["R@1"] == 50.0
+    assert flatten(found["metrics"])["image_to_text/R@1"] == 50.0
+
+
+def test_no_caption_is_an_error_and_chance_is_known():
+    with pytest.raises(DataError, match="at least one caption"):
+        retrieval_recall(torch.eye(2), torch.empty(0, 2), torch.empty(0, dtype=torch.long))
+    assert chance_recall(197, 10) == pytest.approx(5.0761, abs=1e-4)
