@@ -10,7 +10,7 @@ from typing import Any
 from modalign.zoo.errors import DataError
 
 from .index import build_index
-from .media import medium_of
+from .media import medium_of, medium_of_file
 from .rows import Row, RowError, take_captions
 
 
@@ -23,7 +23,7 @@ def media_rows(folder: Path, lang: str) -> Iterator[Row | RowError]:
     Raises:
         DataError: If there is no media file at all.
     """
-    media = [path for path in sorted(folder.rglob("*")) if path.is_file() and medium_of(path.name.lower())]
+    media = [path for path in sorted(folder.rglob("*")) if path.is_file() and medium_of_file(path.name)]
     media = [path for path in media if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
     if not media:
         raise DataError(f"{folder}: no jpg, png, webp, wav, flac or npy file in this folder, and no tar")
@@ -35,7 +35,7 @@ def media_rows(folder: Path, lang: str) -> Iterator[Row | RowError]:
 
 
 def _media_row(folder: Path, path: Path, lang: str) -> Row:
-    medium = medium_of(path.name.lower())
+    medium = medium_of_file(path.name)
     assert medium is not None
     record = _json_beside(path.with_suffix(".json"))
     language = record.pop("lang", None) or lang

@@ -22,9 +22,15 @@ def suffix(ext: str) -> str:
     return ext.rsplit(".", 1)[-1]
 
 
+def medium_of_file(name: str) -> str | None:
+    """Returns the medium ("image", "audio", "series") of a file by the last part of its name, in any case, or None."""
+    return next((medium for medium, exts in MEDIA.items() if suffix(name.lower()) in exts), None)
+
+
 def medium_of(ext: str) -> str | None:
-    """Returns the medium ("image", "audio", "series") an extension belongs to, or None."""
-    return next((name for name, exts in MEDIA.items() if suffix(ext) in exts), None)
+    """Returns the medium a member is of: `jpg` or, of several, `0.jpg`; others (`seg.png`: a mask) are None."""
+    head = ext.removesuffix(suffix(ext)).rstrip(".")
+    return medium_of_file(ext) if not head or head.isdecimal() else None
 
 
 def is_field(ext: str, field: str) -> bool:

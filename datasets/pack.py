@@ -14,7 +14,7 @@ from .home import local_path
 from .manifest import Manifest
 from .media import suffix
 from .rows import Row, RowError, read_rows
-from .writer import write_shards
+from .writer import checked_key, sample_members, write_shards
 
 _SHOWN = 20
 _MAX_STEM = 70
@@ -83,7 +83,7 @@ def _collect(place: Path, lang: str, delimiter: str, join_captions: bool) -> tup
             row.key = row.key or key_of(row.name)
             earlier = rows.get(row.key)
             if earlier is None:
-                _check_media(row)
+                _check(row)
                 rows[row.key] = row
             else:
                 _join(earlier, row, join_captions)
@@ -120,13 +120,21 @@ def _join(earlier: Row, row: Row, join_captions: bool) -> None:
         earlier.captions.setdefault(language, []).extend(texts)
 
 
-def _check_media(row: Row) -> None:
+def _check(row: Row) -> None:
+    """Finds whatever would stop the writer, so that nothing is written if there is anything."""
     for ext, data in _members(row).items():
         try:
             decode_member(ext, data)
         except DataError as error:
             named = f" {row.name!r}" if row.path else ""
             raise RowError(f"{row.where}: field {ext if row.path is None else row.medium!r}{named}: {error}") from error
+    reserved = {"image_ext", "members", "captions"} & set(row.fields)
+    if reserved:
+        raise RowError(f"{row.where}: a field cannot be named {sorted(reserved)[0]!r}")
+    try:
+        sample_members(checked_key(row.key), _sample(row), f"{row.medium}-text")
+    except DataError as error:
+        raise RowError(f"{row.where}: {error}") from error
 
 
 def _members(row: Row) -> dict[str, bytes]:
@@ -136,9 +144,6 @@ def _members(row: Row) -> dict[str, bytes]:
 
 
 def _sample(row: Row) -> dict[str, Any]:
-    reserved = {"image_ext", "members", "captions"} & set(row.fields)
-    if reserved:
-        raise DataError(f"{row.where}: a column cannot be named {sorted(reserved)[0]!r}")
     return {"key": row.key, "members": _members(row), "captions": row.captions, **row.fields}
 
 

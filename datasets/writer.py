@@ -89,7 +89,10 @@ def _prepared(
     """Yields (key, members) of checked samples and counts what they have."""
     seen: set[str] = set()
     for number, sample in enumerate(samples):
-        key = _checked_key(sample.get("key"), number)
+        try:
+            key = checked_key(sample.get("key"))
+        except DataError as error:
+            raise DataError(f"sample number {number}: {error}") from error
         if key in seen:
             raise DataError(f"sample {key!r}: the key appears twice; every sample needs its own")
         seen.add(key)
@@ -99,10 +102,15 @@ def _prepared(
         yield key, members
 
 
-def _checked_key(key: Any, number: int) -> str:
+def checked_key(key: Any) -> str:
+    """Returns a key if it can be one.
+
+    Raises:
+        DataError: Saying what a key must be.
+    """
     if not isinstance(key, str) or not _KEY.fullmatch(key):
         raise DataError(
-            f"sample number {number}: field 'key' is {key!r}; it must be text without dots, control characters, "
+            f"field 'key' is {key!r}; it must be text without dots (a key ends at the first dot), control characters, "
             "leading or trailing slashes"
         )
     return key

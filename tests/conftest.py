@@ -39,6 +39,12 @@ def colour_picture(number: int, size: int = 40):
 
 
 @pytest.fixture(scope="session")
+def picture_of():
+    """Number -> its picture."""
+    return colour_picture
+
+
+@pytest.fixture(scope="session")
 def tiny_shards(tmp_path_factory):
     """50 pictures in 4 shards with English names (every other one with an alias) and German ones."""
     from modalign.datasets.writer import write_shards
@@ -73,10 +79,24 @@ def tiny_embedder(tmp_path_factory):
     tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", None, [("[CLS]", 2), ("[SEP]", 3)])
     folder = tmp_path_factory.mktemp("embedder")
     PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", model_max_length=32
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        model_max_length=32,
     ).save_pretrained(folder)
     torch.manual_seed(0)
-    config = BertConfig(len(words), 24, 2, 2, 48, max_position_embeddings=32, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    config = BertConfig(
+        vocab_size=len(words),
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=48,
+        max_position_embeddings=32,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
     BertModel(config, add_pooling_layer=False).save_pretrained(folder)
     return folder
 

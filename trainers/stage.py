@@ -96,7 +96,8 @@ def run_stage(recipe: Recipe, place: Place, release_of: StageRelease) -> None:
     summary |= _second_caption_share(task, stream)
     if trainer.is_global_zero:
         names = start.trained | {entry.name for entry in trained}
-        save_release(start.model, place.release, kind=stage.keep, card=model_card(start.model, recipe.title), trained=names)
+        card = model_card(start.model, recipe.title)
+        save_release(start.model, place.release, kind=stage.keep, card=card, trained=names, public=False)
         place.done.write_text(json.dumps(summary, indent=1))
         shutil.rmtree(place.checkpoints, ignore_errors=True)
     trainer.strategy.barrier()

@@ -73,6 +73,10 @@ class AlignmentTask(pl.LightningModule):
             outputs = self.teacher(view)
         return {f"teacher_{name}": value for name, value in outputs.items()}
 
+    def on_train_start(self) -> None:
+        """Sets the modes; Lightning leaves modules in the mode it finds them in."""
+        self.train()
+
     def on_train_batch_start(self, batch: Any, batch_index: int) -> None:
         """Seeds this step's random draws from (seed, step, rank)."""
         text = f"{self.seed}/{self.global_step}/{self.global_rank}"

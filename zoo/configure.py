@@ -5,6 +5,7 @@ jsonargparse checks the types. Unknown keys are looked for first, so that the me
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
 import types
@@ -87,7 +88,7 @@ def _typed(cls: type, settings: dict[str, Any], where: str, skip: set[str] | fro
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(cls, skip=set(skip) & set(constructor_types(cls)), fail_untyped=False)
     try:
-        parsed = parser.parse_object(settings)
+        parsed = parser.parse_object(copy.deepcopy(settings))  # it turns nested mappings into its own type, in place
         return dict(vars(parser.instantiate_classes(parsed)))
     except (ArgumentError, TypeError, ValueError, KeyError) as error:
         raise RecipeError(f"{where}: {_one_line(str(error))}") from None

@@ -184,6 +184,11 @@ def test_several_images_in_order(png):
     assert [image.getpixel((0, 0))[0] for image in sample.images] == [0, 2, 10]
 
 
+def test_a_mask_is_not_one_of_the_images(png):
+    sample = decode_sample(RawSample("k", "s", 0, {"png": png(1), "seg.png": png(2)}))
+    assert len(sample.images) == 1 and sample.extras["seg.png"].getpixel((0, 0))[0] == 2
+
+
 def test_plain_webdataset_samples():
     assert decode_sample(raw(txt=b"hello")).captions == {"und": ["hello"]}
     assert decode_sample(raw(txt=b"hello", json=b'{"label": 3}')) == Sample("k", [], {"und": ["hello"]}, {"label": 3})

@@ -83,9 +83,7 @@ def test_clip_computes_in_float32_under_bfloat16():
 
 def test_local_rows_against_the_gathered_batch_average_to_the_whole():
     image, text = unit(6, 4, 7), unit(6, 4, 8)
-    parts = [
-        clip_loss(image[s : s + 2], text[s : s + 2], 11.0, all_image=image, all_text=text, offset=s) for s in (0, 2, 4)
-    ]
+    parts = [clip_loss(image[s : s + 2], text[s : s + 2], 11.0, all_image=image, all_text=text, offset=s) for s in (0, 2, 4)]
     assert torch.stack(parts).mean().item() == pytest.approx(clip_loss(image, text, 11.0).item(), rel=1e-12)
 
 

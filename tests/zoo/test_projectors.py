@@ -39,7 +39,9 @@ def test_residual_projector_equals_its_formula():
     e = torch.randn(4, 6, dtype=torch.float64)
     h = e / e.norm(dim=-1, keepdim=True)
     norm, first, _, _, second = projector.blocks[0]
-    inner = torch.nn.functional.gelu((h - h.mean(-1, keepdim=True)) / (h.var(-1, keepdim=True, unbiased=False) + 1e-5).sqrt() @ first.weight.T + first.bias)
+    inner = torch.nn.functional.gelu(
+        (h - h.mean(-1, keepdim=True)) / (h.var(-1, keepdim=True, unbiased=False) + 1e-5).sqrt() @ first.weight.T + first.bias
+    )
     h = h + inner @ second.weight.T + second.bias
     out = projector.out[1]
     wanted = (h - h.mean(-1, keepdim=True)) / (h.var(-1, keepdim=True, unbiased=False) + 1e-5).sqrt() @ out.weight.T + out.bias

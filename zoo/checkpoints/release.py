@@ -27,7 +27,13 @@ Kind = Literal["full", "adapter"]
 
 
 def save_release(
-    model: Any, folder: str | Path, *, kind: Kind = "full", card: str = "", trained: frozenset[str] = frozenset()
+    model: Any,
+    folder: str | Path,
+    *,
+    kind: Kind = "full",
+    card: str = "",
+    trained: frozenset[str] = frozenset(),
+    public: bool = True,
 ) -> Path:
     """Writes a release, all or nothing: into a folder beside it, then renamed.
 
@@ -37,6 +43,8 @@ def save_release(
         kind: `full`, or `adapter`, which leaves out pretrained parts no parameter of which was trained.
         card: Text of README.md.
         trained: Names of the parameters that any stage trained; an adapter includes every part that has one.
+        public: State local sources by their last component only; off for releases that stay inside a run folder, whose
+            adapters must find local bases again.
 
     Raises:
         ReleaseError: If the folder exists and is not a release.
@@ -47,7 +55,7 @@ def save_release(
     staging = folder.with_name(f"{folder.name}.tmp-{os.getpid()}")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
-    _write(model, staging, kind, card, trained)
+    _write(model, staging, kind, card, trained, public)
     if folder.exists():
         old = folder.with_name(f"{folder.name}.old-{os.getpid()}")
         os.replace(folder, old)
@@ -58,7 +66,7 @@ def save_release(
     return folder
 
 
-def _write(model: Any, folder: Path, kind: Kind, card: str, trained: frozenset[str]) -> None:
+def _write(model: Any, folder: Path, kind: Kind, card: str, trained: frozenset[str], public: bool) -> None:
     from safetensors.torch import save_file
 
     state = _unshared(model.state_dict())
@@ -67,14 +75,18 @@ def _write(model: Any, folder: Path, kind: Kind, card: str, trained: frozenset[s
         names = [name for name in state if name.startswith(prefix)]
         included = kind == "full" or any(name.startswith(prefix) for name in trained)
         parts[prefix.rstrip(".")] = {
-            "source": _public_source(source),
+            "source": _public_source(source) if public else source,
             "sha256": weights_sha256({name: state[name] for name in names}),
             "included": included,
         }
         left_out |= set() if included else set(names)
     save_file({name: tensor for name, tensor in state.items() if name not in left_out}, folder / "model.safetensors")
     model.save_processors(folder)
-    config = {"family": model.family, "model": _public(model.settings()), "image_preprocess": model.image.preprocess.to_dict()}
+    config = {
+        "family": model.family,
+        "model": _public(model.settings()) if public else model.settings(),
+        "image_preprocess": model.image.preprocess.to_dict(),
+    }
     _dump(folder / "config.json", config)
     (folder / "README.md").write_text(card or f"# {model.family}\n", encoding="utf-8")
     _dump(folder / "release.json", {"format": FORMAT, "kind": kind, "parts": parts})

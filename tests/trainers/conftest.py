@@ -1,0 +1,76 @@
+"""A tiny recipe with every feature of a stage, and ways to run it."""
+
+import copy
+
+import pytest
+
+
+@pytest.fixture
+def tiny_recipe(tiny_model, tiny_shards, own_home, tmp_path):
+    """Returns plain values of a two-stage ProCLIP recipe; a fresh copy at each use."""
+    teacher = {
+        "family": "clip",
+        "embed_dim": 16,
+        "image": tiny_model["image"],
+        "text_tower": {"context_length": 12, "width": 16, "heads": 2, "layers": 1, "embed_dim": 16},
+        "text_projector": None,
+    }
+    recipe = {
+        "title": "tiny",
+        "model": tiny_model,
+        "data": {
+            "train": str(tiny_shards),
+            "val": str(tiny_shards),
+            "test": str(tiny_shards),
+            "batch_size": 10,
+            "languages": ["en"],
+        },
+        "stages": {
+            "teacher": {
+                "model": teacher,
+                "train": {"embedder": 1e-3, "head": 1e-3, "aux": 1e-3},
+                "losses": {"clip": {"label_smoothing": 0.1}},
+                "epochs": 1,
+            },
+            "inherit": {
+                "init_from": "teacher",
+                "take": ["image", "scale"],
+                "teacher": "teacher",
+                "train": {"projector": 1e-3},
+                "losses": {
+                    "instance": {
+                        "loss": "feature_distillation",
+                        "student": "text_embedding",
+                        "teacher": "teacher_text_embedding",
+                    },
+                    "second": {
+                        "loss": "feature_distillation",
+                        "student": "second_text_embedding",
+                        "teacher": "teacher_second_text_embedding",
+                        "mask": "has_second_text",
+                    },
+                    "structure": {
+                        "loss": "structure_distillation",
+                        "student": "text_embedding",
+                        "teacher": "teacher_text_embedding",
+                    },
+                },
+                "cache": {"text": True, "teacher_text": True},
+                "epochs": 2,
+            },
+            "tune": {
+                "teacher": "self",
+                "teacher_decay": 0.9,
+                "train": {"encoder": 1e-3, "head": 1e-3, "projector": 1e-3, "aux": 1e-3},
+                "losses": {"clip": {}, "instance": {"loss": "feature_distillation", "weight": 0.01}},
+                "data": {"augment": {"scale": 0.6, "flip": 0.5}},
+                "cache": {"text": True},
+                "validate": {"every_epochs": 1.0},
+                "epochs": 3,
+            },
+        },
+        "evaluate": {"languages": ["en", "de"], "queries": ["thing number 3"]},
+        "trainer": {"checkpoint_every": 4, "log_every": 1, "record_samples": True, "accelerator": "cpu"},
+        "run_dir": str(tmp_path / "run"),
+    }
+    return copy.deepcopy(recipe)

@@ -1,0 +1,103 @@
+"""`kill -9` at random moments, during a save too, on another file system than the temporary folder: nothing is lost or changed."""
+
+import csv
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+
+@pytest.fixture
+def other_file_system(tmp_path):
+    """A folder on another file system than the temporary folder, where there is one."""
+    memory = Path("/dev/shm")
+    if not memory.is_dir() or memory.stat().st_dev == Path(tempfile.gettempdir()).stat().st_dev:
+        yield tmp_path
+        return
+    folder = Path(tempfile.mkdtemp(prefix="modalign-test-", dir=memory))
+    yield folder
+    shutil.rmtree(folder)
+
+
+def start(recipe, run, log):
+    command = [sys.executable, "-m", "modalign.trainers.cli", "train", str(recipe), "--run_dir", str(run)]
+    return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+
+
+def steps_done(run):
+    path = run / "stages" / "tune" / "samples.csv"
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+def kill_at_step(process, run, step):
+    while process.poll() is None and steps_done(run) < step:
+        time.sleep(0.005)
+    process.kill()
+
+
+def kill_during_save(process, run, step):
+    """Waits for a step, then kills as soon as a checkpoint is being written."""
+    while process.poll() is None and steps_done(run) < step:
+        time.sleep(0.005)
+    folder = run / "stages" / "tune" / "checkpoints"
+    while process.poll() is None and not list(folder.glob("*.tmp-*/state.pt")):
+        pass
+    process.kill()
+
+
+def run_to_the_end(recipe, run, kills, log):
+    """Runs the command again after each kill; returns how many kills hit a running process."""
+    hits = 0
+    for kill in kills:
+        process = start(recipe, run, log)
+        kill(process, run)
+        hits += process.wait() == -9
+    process = start(recipe, run, log)
+    assert process.wait() == 0, Path(log.name).read_text()[-3000:]
+    return hits
+
+
+def result(run):
+    stage = run / "stages" / "tune"
+    with (run / "metrics.csv").open() as stream:
+        losses = [(row["step"], row.get("loss"), row.get("val/text_to_image/R@10")) for row in csv.DictReader(stream)]
+    return (run / "release" / "model.safetensors").read_bytes(), (stage / "samples.csv").read_text(), losses
+
+
+def crash(tiny_recipe, tmp_path, folder, kills):
+    tiny_recipe["stages"] = {"tune": tiny_recipe["stages"]["tune"] | {"epochs": 16}}
+    tiny_recipe["model"]["image_projector"] = {"name": "mlp", "options": {"depth": 3, "hidden": 1500, "dropout": 0.1}}
+    tiny_recipe["evaluate"] = None
+    del tiny_recipe["run_dir"]
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(tiny_recipe))
+    with (tmp_path / "log").open("w") as log:
+        assert run_to_the_end(path, folder / "whole", [], log) == 0
+        assert run_to_the_end(path, folder / "killed", kills, log) == len(kills)
+    assert result(folder / "killed") == result(folder / "whole")
+    assert not list((folder / "killed").rglob("*.tmp-*"))
+
+
+@pytest.mark.timeout(240)
+def test_two_kills(tiny_recipe, tmp_path, other_file_system):
+    step = random.Random().randint(5, 30)
+    kills = [lambda p, r: kill_at_step(p, r, step), lambda p, r: kill_during_save(p, r, step + 10)]
+    crash(tiny_recipe, tmp_path, other_file_system, kills)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_ten_kills(tiny_recipe, tmp_path, other_file_system):
+    rng = random.Random()
+    kills = []
+    for number in range(10):
+        step = 6 * (number + 1) + rng.randint(0, 3)
+        kill = kill_during_save if number % 2 else kill_at_step
+        kills.append(lambda p, r, kill=kill, step=step: kill(p, r, step))
+    crash(tiny_recipe, tmp_path, other_file_system, kills)

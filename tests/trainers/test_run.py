@@ -1,0 +1,134 @@
+"""A whole run on real code paths at tiny size: stages, teacher, caches, evaluation, release, report, continuation."""
+
+import csv
+import json
+
+import pytest
+import torch
+
+from modalign import zoo
+from modalign.trainers import load_recipe, train
+from modalign.zoo.errors import RecipeError
+
+
+def weights(folder):
+    from safetensors.torch import load_file
+
+    return load_file(folder / "model.safetensors")
+
+
+def test_a_whole_run(tiny_recipe, picture_of, capsys):
+    run = train(tiny_recipe)
+    assert {p.name for p in (run / "stages").iterdir()} == {"teacher", "inherit", "tune"}
+    done = json.loads((run / "stages" / "inherit" / "done.json").read_text())
+    assert done["steps"] == 10 and done["second_caption_share"] == 0.5
+    result = json.loads((run / "stages" / "tune" / "eval.json").read_text())
+    assert set(result) == {"task", "model", "data", "n", "metrics", "baselines", "by_language"}
+    assert result["n"] == {"images": 50, "texts": 125} and list(result["by_language"]) == ["en", "de"]
+    with (run / "metrics.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [int(r["step"]) for r in rows if r["stage"] == "inherit"] == list(range(1, 11))
+    report = (run / "report.html").read_text()
+    assert (
+        "Retrieved pictures" in report and "thing number 3" in report and "50.0% of the samples have a second caption" in report
+    )
+    assert "http" not in report.split("<pre>")[0].replace("http-equiv", "")  # self-contained
+
+    model = zoo.load(run)
+    vectors = model.encode_image([picture_of(1), picture_of(2)])
+    assert vectors.shape == (2, 16) and torch.allclose(vectors.norm(dim=-1), torch.ones(2))
+    assert model.encode_text(["thing number 3"]).shape == (1, 16)
+
+    # stage 1 changes the projector and nothing else
+    before, after = weights(run / "stages" / "teacher" / "release"), weights(run / "stages" / "inherit" / "release")
+    assert all(torch.equal(before[name], after[name]) for name in after if name.startswith("image"))
+    # the same command finds everything done
+    capsys.readouterr()
+    train(tiny_recipe)
+    assert "stage tune: finished earlier" in capsys.readouterr().out
+
+
+def test_a_run_folder_belongs_to_one_recipe(tiny_recipe):
+    tiny_recipe["stages"] = {"teacher": tiny_recipe["stages"]["teacher"]}
+    train(tiny_recipe)
+    tiny_recipe["stages"]["teacher"]["train"]["head"] = 2e-3
+    with pytest.raises(RecipeError, match=r"another recipe, which differs in stages.teacher.train.head"):
+        train(tiny_recipe)
+
+
+def test_a_stage_alone_needs_the_stages_it_builds_on(tiny_recipe):
+    with pytest.raises(RecipeError, match="stage 'teacher' is not finished"):
+        train(tiny_recipe, stage="inherit")
+    with pytest.raises(RecipeError, match="did you mean 'inherit'"):
+        train(tiny_recipe, stage="inherits")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stopped_run_goes_on_exactly(tiny_recipe, tmp_path, workers, monkeypatch):
+    """Stops with an exception in the middle of stage tune, goes on with another worker count, and equals a run never stopped."""
+    tiny_recipe["data"]["num_workers"] = 0
+    whole = train(tiny_recipe | {"run_dir": str(tmp_path / "whole")})
+
+    from modalign.trainers.task import AlignmentTask
+
+    original, calls = AlignmentTask.training_step, []
+
+    def stop_later(self, batch, index):
+        calls.append(index)
+        if len(calls) == 5 + 10 + 7:
+            raise RuntimeError("power cut")
+        return original(self, batch, index)
+
+    monkeypatch.setattr(AlignmentTask, "training_step", stop_later)
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(tiny_recipe | {"run_dir": str(tmp_path / "part")})
+    monkeypatch.setattr(AlignmentTask, "training_step", original)
+    part = train(load_recipe(tiny_recipe | {"run_dir": str(tmp_path / "part")}))
+    for stage in ("teacher", "inherit", "tune"):
+        ours, theirs = (weights(run / "stages" / stage / "release") for run in (part, whole))
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+        assert (part / "stages" / stage / "samples.csv").read_text() == (whole / "stages" / stage / "samples.csv").read_text()
+    assert _losses(part) == _losses(whole)
+    assert (
+        json.loads((part / "stages/tune/done.json").read_text())["best"]
+        == json.loads((whole / "stages/tune/done.json").read_text())["best"]
+    )
+
+
+def _losses(run):
+    with (run / "metrics.csv").open() as stream:
+        return [(r["stage"], r["step"], r.get("loss"), r.get("val/text_to_image/R@10")) for r in csv.DictReader(stream)]
+
+
+def test_self_distillation_is_zero_at_the_start(tiny_recipe):
+    stage = tiny_recipe["stages"]["tune"]
+    stage |= {"steps": 1, "epochs": None, "validate": None, "warmup": 0.0, "data": {}}
+    tiny_recipe["stages"] = {"tune": stage}
+    run = train(tiny_recipe)
+    with (run / "metrics.csv").open() as stream:
+        row = next(csv.DictReader(stream))
+    assert float(row["loss/instance"]) == 0.0 and float(row["loss/clip"]) > 0
+
+
+@pytest.mark.parametrize(("decay", "follows"), [(1.0, False), (0.9, True)])
+def test_teacher_is_frozen_or_follows(tiny_recipe, decay, follows, monkeypatch):
+    from modalign.trainers.task import AlignmentTask
+
+    seen = {}
+
+    def spy(self):
+        seen["teacher"] = {name: value.clone() for name, value in self.teacher.state_dict().items()}
+        seen["model"] = {name: value.clone() for name, value in self.model.state_dict().items()}
+
+    stage = tiny_recipe["stages"]["tune"] | {"teacher_decay": decay, "validate": None, "epochs": 1}
+    tiny_recipe["stages"] = {"tune": stage}
+    first = {}
+    monkeypatch.setattr(
+        AlignmentTask, "on_train_start", lambda self: first.update({n: v.clone() for n, v in self.teacher.state_dict().items()})
+    )
+    monkeypatch.setattr(AlignmentTask, "on_train_end", spy)
+    train(tiny_recipe)
+    name = "text_projector.out.1.weight"
+    assert not torch.equal(seen["model"][name], first[name])
+    assert torch.equal(seen["teacher"][name], first[name]) is not follows
+    assert all(torch.equal(seen["teacher"][n], first[n]) for n in first) is not follows
