@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors: more threads only wait for each other
 if "MODALIGN_DATA" not in os.environ and (ROOT.parent / "shared" / "data").is_dir():
     os.environ["MODALIGN_DATA"] = str(ROOT.parent / "shared" / "data")
 

@@ -76,7 +76,7 @@ def crash(tiny_recipe, tmp_path, folder, kills):
     tiny_recipe["evaluate"] = None
     del tiny_recipe["run_dir"]
     path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(tiny_recipe))
+    path.write_text(yaml.safe_dump(tiny_recipe, sort_keys=False))
     with (tmp_path / "log").open("w") as log:
         assert run_to_the_end(path, folder / "whole", [], log) == 0
         assert run_to_the_end(path, folder / "killed", kills, log) == len(kills)

@@ -38,7 +38,7 @@ def test_residual_projector_equals_its_formula():
     projector = ProClipProjector(6, 3).double().eval()
     e = torch.randn(4, 6, dtype=torch.float64)
     h = e / e.norm(dim=-1, keepdim=True)
-    norm, first, _, _, second = projector.blocks[0]
+    _, first, _, _, second = projector.blocks[0]
     inner = torch.nn.functional.gelu(
         (h - h.mean(-1, keepdim=True)) / (h.var(-1, keepdim=True, unbiased=False) + 1e-5).sqrt() @ first.weight.T + first.bias
     )

@@ -42,6 +42,11 @@ class Meter(pl.Callback):
         if trainer.global_step % self.log_every == 0 or trainer.global_step == pl_module.steps:
             self._log(trainer, pl_module, batch)
 
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """What was logged before a checkpoint is on disk before it: a run that goes on from there has no gap."""
+        for logger in trainer.loggers:
+            logger.save()
+
     def _log(self, trainer: pl.Trainer, task: Any, batch: Any) -> None:
         metrics = {name: value.float().mean() for name, value in task.latest.items()}
         _check_finite(metrics["loss"], trainer.global_step, batch["keys"])
