@@ -49,7 +49,9 @@ def check_keys(cls: type, settings: Any, where: str, skip: frozenset[str] | set[
 
 
 def _check_nested(hint: Any, value: Any, where: str) -> None:
-    if isinstance(value, Mapping):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        check_keys(hint, value, where)  # anything but a mapping is refused here: jsonargparse takes a number, or opens a file
+    elif isinstance(value, Mapping):
         if (inner := _dataclass_in(hint)) is not None:
             check_keys(inner, value, where)
         elif (item := _dict_of_dataclass(hint)) is not None:

@@ -44,7 +44,7 @@ def parse_name(text: str) -> Name:
     if colon and scheme in SCHEMES:
         if not rest:
             raise NameGrammarError(f"{text!r}: nothing follows the colon; write {scheme}:NAME")
-        if scheme == "hf" and rest.count("/") != 1:
+        if scheme == "hf" and (rest.count("/") != 1 or not all(rest.split("/"))):
             raise NameGrammarError(f"{text!r}: a Hugging Face name is ORG/NAME; write hf:ORG/NAME")
         return Name(scheme, rest)
     if colon:
@@ -58,6 +58,14 @@ def _guess(text: str) -> str:
     if text.count("/") == 1:
         return f"; did you mean 'hf:{text}' or './{text}'?"
     return f"; did you mean 'timm:{text}', 'asset:{text}' or './{text}'?"
+
+
+def public_source(text: str) -> str:
+    """A name or path as a public file may state it: a local path keeps its last component only, for it names somebody's machine."""
+    path = text.removeprefix("local-dir:")
+    if path != text or text.startswith(("./", "../", "/", "~")):
+        return f"local-dir:{Path(path).name}"
+    return text
 
 
 def local_folder(name: Name) -> Path | None:

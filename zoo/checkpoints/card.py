@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..names import public_source
+
 
 def model_card(
     model: Any, title: str = "", evaluation: Mapping[str, Any] | None = None, data: Mapping[str, str] | None = None
@@ -19,7 +21,7 @@ def model_card(
     """
     from huggingface_hub import ModelCardData
 
-    sources = model.sources()
+    sources = {part: public_source(name) for part, name in model.sources().items()}
     bases = [name.partition(":")[2] for name in sources.values() if name.startswith("hf:")]
     front = ModelCardData(
         library_name="modalign",
@@ -54,14 +56,18 @@ def _evaluation(evaluation: Mapping[str, Any] | None) -> str:
         cells = [f"{table[way][k]:.1f}" for way in ("text_to_image", "image_to_text") for k in ("R@1", "R@5", "R@10")]
         rows.append(f"| {name} | " + " | ".join(cells) + " |")
     n = evaluation["n"]
-    about = f"Retrieval in percent over {n['images']} pictures and {n['texts']} captions of `{evaluation['data']}`"
+    about = f"Retrieval in percent over {n['images']} pictures and {n['texts']} captions of `{_shown(evaluation['data'])}`"
     chance = evaluation["baselines"]["chance"]["text_to_image"]["R@10"]
     return f"{about}; chance is R@10 {chance:.1f} (text→image).\n\n" + "\n".join(rows)
+
+
+def _shown(data: str) -> str:
+    return public_source(str(data)).removeprefix("local-dir:")
 
 
 def _limits(data: Mapping[str, str] | None) -> str:
     text = "## Intended use and limits\nRetrieval and ranking of pictures by text within the kind of data it was trained on. "
     text += "It was not tested for fairness, safety or use on people; scores outside its data are unknown."
     if data:
-        text += "\n\nTrained on: " + "; ".join(f"`{name}` ({licence})" for name, licence in data.items()) + "."
+        text += "\n\nTrained on: " + "; ".join(f"`{_shown(name)}` ({licence})" for name, licence in data.items()) + "."
     return text

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ReleaseError, nearest
-from ..names import local_folder, parse_name
+from ..names import local_folder, parse_name, public_source
 from ..registry import FAMILIES
 from .hashing import weights_sha256
 
@@ -55,7 +55,11 @@ def save_release(
     staging = folder.with_name(f"{folder.name}.tmp-{os.getpid()}")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
-    _write(model, staging, kind, card, trained, public)
+    try:
+        _write(model, staging, kind, card, trained, public)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
     if folder.exists():
         old = folder.with_name(f"{folder.name}.old-{os.getpid()}")
         os.replace(folder, old)
@@ -75,7 +79,7 @@ def _write(model: Any, folder: Path, kind: Kind, card: str, trained: frozenset[s
         names = [name for name in state if name.startswith(prefix)]
         included = kind == "full" or any(name.startswith(prefix) for name in trained)
         parts[prefix.rstrip(".")] = {
-            "source": _public_source(source) if public else source,
+            "source": public_source(source) if public else source,
             "sha256": weights_sha256({name: state[name] for name in names}),
             "included": included,
         }
@@ -96,23 +100,13 @@ def _unshared(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
 
 
-def _public_source(name: str) -> str:
-    """A source as a release may state it: a local path keeps its last component only, for it names somebody's machine."""
-    parsed = parse_name(name)
-    return f"local-dir:{Path(parsed.rest).name}" if parsed.scheme == "local-dir" else str(parsed)
-
-
 def _public(settings: Any) -> Any:
     if isinstance(settings, Mapping):
         return {
-            key: _public_source(value) if key == "name" and isinstance(value, str) and _is_path(value) else _public(value)
+            key: public_source(value) if key == "name" and isinstance(value, str) else _public(value)
             for key, value in settings.items()
         }
     return settings
-
-
-def _is_path(value: str) -> bool:
-    return value.startswith(("./", "../", "/", "local-dir:"))
 
 
 def _dump(path: Path, values: Any) -> None:
@@ -144,7 +138,7 @@ def _named_folder(text: str) -> Path:
     if parsed.scheme == "hf":
         from huggingface_hub import snapshot_download
 
-        return Path(snapshot_download(parsed.rest, allow_patterns=["*.json", "*.safetensors", "*.md", "text/*"]))
+        return Path(snapshot_download(parsed.rest, allow_patterns=["*.json", "*.safetensors", "*.md", "image/*", "text/*"]))
     folder = local_folder(parsed)
     if folder is None:
         raise ReleaseError(f"{text}: releases load from asset:NAME, hf:ORG/NAME or a folder")
@@ -162,6 +156,8 @@ def read_release(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         release = json.loads((folder / "release.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ReleaseError(f"{folder}: cannot read config.json and release.json ({error})") from None
+    if not isinstance(config, dict) or not isinstance(release, dict):
+        raise ReleaseError(f"{folder}: config.json and release.json must each hold a JSON object; get the release again")
     if release.get("format") != FORMAT:
         raise ReleaseError(
             f"{folder}: format {release.get('format')!r} is not {FORMAT!r}; update modalign or export the model again"
@@ -170,6 +166,10 @@ def read_release(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise ReleaseError(
             f"{folder}: family {config.get('family')!r} is not in this zoo{nearest(str(config.get('family')), FAMILIES.names())}"
         )
+    absent = [f"config.json: {key}" for key in ("model", "image_preprocess") if key not in config]
+    absent += [f"release.json: {key}" for key in ("kind", "parts") if key not in release]
+    if absent:
+        raise ReleaseError(f"{folder}: missing entries ({', '.join(absent)}); get the release again")
     return config, release
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -49,7 +50,12 @@ class ImageEncoder(nn.Module):
     std: Tensor
 
     def __init__(
-        self, config: ImageEncoderConfig, *, load_weights: bool = True, preprocess: dict[str, Any] | None = None
+        self,
+        config: ImageEncoderConfig,
+        *,
+        load_weights: bool = True,
+        preprocess: dict[str, Any] | None = None,
+        folder: Path | None = None,
     ) -> None:
         """Builds the encoder.
 
@@ -57,13 +63,14 @@ class ImageEncoder(nn.Module):
             config: Its settings.
             load_weights: False builds the shape only, for weights that come from a release.
             preprocess: Saved preprocessing that overrides the checkpoint's.
+            folder: A release's folder to take the network's shape from instead of the name (see `save_processor`).
 
         Raises:
             NameGrammarError: If the name is wrong or the model unknown.
         """
         super().__init__()
         self.config = config
-        name = _timm_name(config)
+        name = f"local-dir:{folder}" if folder else _timm_name(config)
         options: dict[str, Any] = {"drop_path_rate": config.drop_path} if config.drop_path else {}
         try:
             self.trunk: Any = timm.create_model(name, pretrained=config.pretrained and load_weights, num_classes=0, **options)
@@ -85,7 +92,9 @@ class ImageEncoder(nn.Module):
     def forward(self, pixels: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(B, 3, H, W) uint8 -> token features (B, V, D) and their mask (B, V), all True; `mask` is not used by square inputs."""
         features = self.trunk.forward_features(self.normalise(pixels))
-        if features.ndim == 4:
+        if features.ndim == 4 and getattr(self.trunk, "output_fmt", "NCHW") == "NHWC":  # Swin and others keep channels last
+            features = features.flatten(1, 2)
+        elif features.ndim == 4:
             features = features.flatten(2).transpose(1, 2)
         return features, torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
 
@@ -115,17 +124,26 @@ class ImageEncoder(nn.Module):
         """From what enters the cut to the pooled output (B, D)."""
         if cut == OUTPUT:
             return hidden
-        hidden = _run(self.trunk.blocks[self._block(cut) :], hidden.to(self.mean.dtype))
+        start = self._block(cut)
+        hidden = _run(self.trunk.blocks[start:], hidden.to(self.mean.dtype))
         return self.trunk.forward_head(self._tail(hidden), pre_logits=True)
 
     def lies_below(self, parameter: str, cut: str) -> bool:
         """Whether a parameter (named as in `named_parameters`) works below the cut."""
         if cut == OUTPUT:
             return True
-        path = parameter.removeprefix("trunk.")
+        start, path = self._block(cut), parameter.removeprefix("trunk.")
         if path.startswith("blocks."):
-            return int(path.split(".")[1]) < self._block(cut)
-        return not path.startswith(("conv_head", "bn2", "norm", "fc_norm", "head"))
+            return int(path.split(".")[1]) < start
+        if path.startswith("norm_pre."):  # before the blocks, unlike every other norm
+            return True
+        return not path.startswith(("conv_head", "bn2", "norm", "fc_norm", "attn_pool", "head"))
+
+    def save_processor(self, folder: Path) -> None:
+        """Writes the network's shape in timm's own layout, so that a release is built without the source it started from."""
+        from timm.models._hub import save_config_for_hf
+
+        save_config_for_hf(self.trunk, str(folder / "config.json"))
 
     def cuts(self) -> list[str]:
         """The places it can be cut at."""

@@ -5,6 +5,7 @@ Pixels stay uint8 until they are on the device; the encoder normalises them ther
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -45,14 +46,16 @@ class ImagePreprocess:
         return cls(**plain)
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """Resizes the shorter side, crops the centre: RGB picture -> (3, size, size) uint8."""
-        image = image.convert("RGB")
-        target = round(self.size / self.crop_fraction)
+        """Resizes the shorter side, crops the centre: picture of any mode -> (3, size, size) uint8.
+
+        Every rounding is the one of timm's evaluation transform, so that a checkpoint sees what it was measured with.
+        """
+        image = _rgb(image)
+        target = math.floor(self.size / self.crop_fraction)
         if image.size != (target, target):
-            scale = target / min(image.size)
-            width, height = (max(target, round(side * scale)) for side in image.size)
+            width, height = (target * side // min(image.size) for side in image.size)
             image = image.resize((width, height), _RESAMPLING[self.interpolation])
-        left, top = (image.width - self.size) // 2, (image.height - self.size) // 2
+        left, top = (round((side - self.size) / 2) for side in image.size)
         return _pixels(image.crop((left, top, left + self.size, top + self.size)))
 
 
@@ -84,9 +87,9 @@ class Augmentation:
         from torchvision.transforms import v2
         from torchvision.transforms.v2 import functional as tv
 
-        image = image.convert("RGB")
+        image = _rgb(image)
         with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
-            torch.manual_seed(int(rng.integers(2**62)))
+            torch.default_generator.manual_seed(int(rng.integers(2**62)))  # torch.manual_seed would reseed the GPUs too
             if self.scale < 1.0:
                 ratio = (1 / self.ratio, self.ratio)
                 mode = v2.InterpolationMode(preprocess.interpolation)
@@ -95,7 +98,15 @@ class Augmentation:
                 image = v2.ColorJitter(self.color, self.color, self.color)(image)
         if rng.random() < self.flip:
             image = tv.horizontal_flip(image)
-        return _pixels(image) if image.size == (preprocess.size, preprocess.size) else preprocess(image)
+        return _pixels(image) if self.scale < 1.0 else preprocess(image)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """Any mode -> RGB; what is transparent becomes white, as in the data layer, not whatever colour lies hidden under it."""
+    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA"):
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image)
+    return image.convert("RGB")
 
 
 def _pixels(image: Image.Image) -> Tensor:

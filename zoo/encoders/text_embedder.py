@@ -123,8 +123,8 @@ def _without_pooler(hf_config: Any) -> dict[str, bool]:
     """Leaves out BERT's pooling layer where there is one: it is not used, and a part not used would never get a gradient."""
     from transformers import MODEL_MAPPING
 
-    constructor = inspect.signature(MODEL_MAPPING[type(hf_config)].__init__)
-    return {"add_pooling_layer": False} if "add_pooling_layer" in constructor.parameters else {}
+    arguments = inspect.signature(MODEL_MAPPING[type(hf_config)]).parameters
+    return {"add_pooling_layer": False} if "add_pooling_layer" in arguments else {}
 
 
 def _source(text: str) -> str:

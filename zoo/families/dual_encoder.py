@@ -100,7 +100,8 @@ class DualEncoder(nn.Module):
         """
         super().__init__()
         self.config = config
-        self.image = ImageEncoder(config.image, load_weights=release is None, preprocess=preprocess)
+        shape = None if release is None or not (release / "image").is_dir() else release / "image"
+        self.image = ImageEncoder(config.image, load_weights=release is None, preprocess=preprocess, folder=shape)
         self.text = _text_encoder(config, release)
         self.image_projector = _projector(config.image_projector, self.image.width, config.embed_dim, "image_projector")
         self.text_projector = _projector(config.text_projector, self.text.width, config.embed_dim, "text_projector")
@@ -185,9 +186,10 @@ class DualEncoder(nn.Module):
         return asdict(self.config)
 
     def save_processors(self, folder: Path) -> None:
-        """Writes what a release needs besides weights: the text side's tokenizer and configuration."""
-        (folder / "text").mkdir()
-        self.text.save_processor(folder / "text")
+        """Writes what a release needs besides weights: both encoders' configuration and the text side's tokenizer."""
+        for part, encoder in (("image", self.image), ("text", self.text)):
+            (folder / part).mkdir()
+            encoder.save_processor(folder / part)
 
     @classmethod
     def part_from_source(cls, config: DualEncoderConfig, prefix: str) -> nn.Module:
