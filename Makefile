@@ -18,7 +18,6 @@ $(STAMP): pyproject.toml setup.py constraints.txt
 
 demo: $(STAMP)
 	$(BIN)/modalign train configs/proclip/openmoji.yaml
-	$(BIN)/python -m modalign.trainers.demo runs/openmoji
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -21,6 +21,7 @@ from modalign.zoo.errors import RecipeError, nearest
 from .console import console, quiet_libraries
 from .evaluate import evaluate_retrieval, print_report, write_json
 from .recipe import Recipe, load_recipe
+from .results import report_results
 from .stage import Place, run_stage
 from .stage_data import eval_features
 
@@ -156,6 +157,7 @@ def _finish(recipe: Recipe, run: Path) -> None:
         evaluation = read_evaluations(recipe, run).get(chosen)
         card = model_card(model, recipe.title, evaluation, recipe_data(recipe))
         save_release(model, run / "release", kind="full", card=card)
+    report_results(recipe, run, read_evaluations(recipe, run))
     report = write_report(recipe, run)
     console.print(f"release: {run / 'release'}   report: {report}")
 

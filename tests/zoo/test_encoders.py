@@ -64,7 +64,9 @@ def encoder_of(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pixels():
-    return torch.randint(0, 256, (3, 3, SIZE, SIZE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    """Coarse patterns, not fine noise: pooling would average noise to the same vector for every picture."""
+    coarse = torch.randint(0, 256, (3, 3, 5, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return coarse.repeat_interleave(SIZE // 5, 2).repeat_interleave(SIZE // 5, 3)
 
 
 @pytest.mark.parametrize("name", CUTTABLE + UNCUTTABLE + list(VIT_FORMS))
@@ -97,8 +99,9 @@ def test_pooled_is_timms_own_output_on_normalised_input(name, encoder_of, pixels
     mean, std = torch.tensor(timm_model.pretrained_cfg["mean"]), torch.tensor(timm_model.pretrained_cfg["std"])
     images = (pixels.float() / 255 - mean.view(3, 1, 1)) / std.view(3, 1, 1)
     wanted = timm_model(images)
-    torch.testing.assert_close(encoder.pooled(pixels), wanted, rtol=1e-4, atol=1e-4)
-    assert (wanted[0] - wanted[1]).abs().max() > 1e-2, "the comparison could not fail if all pictures gave one vector"
+    difference_between_pictures = (wanted[0] - wanted[1]).abs().max()  # untrained nets tell pictures apart by very little
+    assert difference_between_pictures > 1e-4
+    assert (encoder.pooled(pixels) - wanted).abs().max() < 0.01 * difference_between_pictures
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_convnext", "test_mambaout"])

@@ -63,7 +63,11 @@ def save_release(
     if folder.exists():
         old = folder.with_name(f"{folder.name}.old-{os.getpid()}")
         os.replace(folder, old)
-        os.replace(staging, folder)
+        try:
+            os.replace(staging, folder)
+        except BaseException:
+            os.replace(old, folder)
+            raise
         shutil.rmtree(old)
     else:
         os.replace(staging, folder)
@@ -155,7 +159,7 @@ def read_release(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         release = json.loads((folder / "release.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ReleaseError(f"{folder}: cannot read config.json and release.json ({error})") from None
+        raise ReleaseError(f"{folder}: cannot read config.json and release.json ({error}); get the release again") from None
     if not isinstance(config, dict) or not isinstance(release, dict):
         raise ReleaseError(f"{folder}: config.json and release.json must each hold a JSON object; get the release again")
     if release.get("format") != FORMAT:
@@ -189,7 +193,10 @@ def load(name: str | Path, device: str | torch.device = "cpu") -> Any:
     folder = find_release(name)
     config, release = read_release(folder)
     family = FAMILIES.get(config["family"])
-    model = family.from_settings(config["model"], "config.json: model", release=folder, preprocess=config["image_preprocess"])
+    try:
+        model = family.from_settings(config["model"], "config.json: model", release=folder, preprocess=config["image_preprocess"])
+    except (OSError, ValueError, TypeError) as error:  # what the libraries raise on a processor file that is not there or not whole
+        raise ReleaseError(f"{folder}: the model cannot be built from it ({error}); get the release again") from error
     _load_weights(model, folder, release)
     return model.to(device).eval()
 

@@ -123,7 +123,8 @@ def _without_pooler(hf_config: Any) -> dict[str, bool]:
     """Leaves out BERT's pooling layer where there is one: it is not used, and a part not used would never get a gradient."""
     from transformers import MODEL_MAPPING
 
-    arguments = inspect.signature(MODEL_MAPPING[type(hf_config)]).parameters
+    model_class: Any = MODEL_MAPPING[type(hf_config)]
+    arguments = inspect.signature(model_class).parameters
     return {"add_pooling_layer": False} if "add_pooling_layer" in arguments else {}
 
 

@@ -1,0 +1,88 @@
+"""Every shipped recipe runs: two steps of each stage, with random weights of the real architectures' shapes and toy data."""
+
+import io
+import json
+
+import pytest
+
+from modalign import zoo
+from modalign.trainers import load_recipe, train
+from modalign.trainers.recipe import shipped_recipes
+
+LANGUAGES = ("en", "ar", "de", "es", "fa", "fr", "id", "it", "ja", "ko", "pt", "ru", "tr", "zh")
+
+
+@pytest.fixture(scope="module")
+def toy_assets(tmp_path_factory, tiny_embedder, picture_of):
+    """A MODALIGN_DATA folder that holds every asset the recipes name, small."""
+    import shutil
+
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    from modalign.datasets.writer import write_shards
+
+    root = tmp_path_factory.mktemp("assets")
+    torch.manual_seed(0)
+    image = root / "efficientnet-lite0"
+    image.mkdir()
+    save_file(timm.create_model("tf_efficientnet_lite0").state_dict(), image / "model.safetensors")
+    about = {"mean": [0.5] * 3, "std": [0.5] * 3, "input_size": [3, 224, 224], "interpolation": "bicubic", "crop_pct": 0.875}
+    about |= {"classifier": "classifier", "num_classes": 1000}
+    (image / "config.json").write_text(
+        json.dumps({"architecture": "tf_efficientnet_lite0", "num_classes": 1000, "pretrained_cfg": about})
+    )
+    for name in ("multilingual-e5-small", "all-minilm-l6-v2"):
+        shutil.copytree(tiny_embedder, root / name)
+
+    def samples():
+        for number in range(12):
+            stream = io.BytesIO()
+            picture_of(number).save(stream, "PNG")
+            captions = {lang: [f"thing {number}", f"item {number}"] for lang in LANGUAGES}
+            yield {"key": f"k{number}", "image": stream.getvalue(), "image_ext": "png", "captions": captions}
+
+    for asset, splits in (("openmoji", ("train", "test")), ("flickr8k_multilingual", ("train", "dev", "test"))):
+        for split in splits:
+            write_shards(samples(), root / asset / split)
+    return root
+
+
+@pytest.mark.parametrize("name", sorted(set(shipped_recipes()) - {"clip/finetune"}))
+def test_two_steps_of_every_stage(name, toy_assets, own_home, monkeypatch, tmp_path):
+    monkeypatch.setenv("MODALIGN_DATA", str(toy_assets))
+    run = train(_small(name, tmp_path / "run"))
+    assert json.loads((run / "results.json").read_text())["stages"]
+    assert zoo.load(run).encode_text(["thing 3"]).isfinite().all()
+
+
+def test_finetune_starts_from_a_release(toy_assets, own_home, monkeypatch, tmp_path):
+    monkeypatch.setenv("MODALIGN_DATA", str(toy_assets))
+    start = train(_small("clip/flickr8k", tmp_path / "start"))
+    shards = str(toy_assets / "openmoji" / "train")
+    overrides = {
+        "init_from": str(start),
+        "data.train": shards,
+        "run_dir": str(tmp_path / "run"),
+        "data.batch_size": 4,
+        "trainer.accelerator": "cpu",
+    }
+    overrides |= {"stages.finetune.epochs": 1, "trainer.progress": False}
+    run = train(load_recipe("clip/finetune", overrides))
+    before, after = zoo.load(start).state_dict(), zoo.load(run).state_dict()
+    changed = {name for name in before if not before[name].equal(after[name])}
+    assert {name.split(".")[0] for name in changed} == {"image_projector", "text_projector", "logit_scale"}
+
+
+def _small(name, run):
+    overrides = {"run_dir": str(run), "data.batch_size": 4, "trainer.accelerator": "cpu", "trainer.progress": False}
+    recipe = load_recipe(name, overrides)
+    if "image_size" in recipe.model["image"]:
+        overrides["model.image.image_size"] = 64
+    for stage, settings in recipe.stages.items():
+        overrides |= {f"stages.{stage}.epochs": None, f"stages.{stage}.steps": 2, f"stages.{stage}.data.num_workers": 0}
+        overrides[f"stages.{stage}.data.batch_size"] = 4
+        if settings.model is not None:
+            overrides[f"stages.{stage}.model.image.image_size"] = 64
+    return load_recipe(name, overrides)
