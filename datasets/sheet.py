@@ -32,7 +32,9 @@ _IGNORED_NAMES = (
 )
 
 
-def contact_sheet(images: Sequence[Image.Image], captions: Sequence[str], out: str | Path, title: str = "") -> Path:
+def contact_sheet(
+    images: Sequence[Image.Image], captions: Sequence[str], out: str | Path, title: str = "", columns: int = 0
+) -> Path:
     """Draws pictures in a grid with a caption under each, and writes it as PNG.
 
     Every word is drawn in the first installed font that has all its characters. A character that no font has is written as
@@ -43,6 +45,7 @@ def contact_sheet(images: Sequence[Image.Image], captions: Sequence[str], out: s
         captions: One per picture; wrapped, and cut after four lines.
         out: Path of the PNG; its folder is made.
         title: Drawn on top.
+        columns: Pictures per row; 0 = by their number.
 
     Returns:
         The path written.
@@ -51,7 +54,7 @@ def contact_sheet(images: Sequence[Image.Image], captions: Sequence[str], out: s
 
     if len(images) != len(captions):
         raise ValueError(f"{len(images)} images but {len(captions)} captions")
-    columns = max(1, min(len(images), 4 if len(images) <= 16 else 6))
+    columns = columns or max(1, min(len(images), 4 if len(images) <= 16 else 6))
     rows = -(-len(images) // columns)
     step_x, step_y = CELL + MARGIN, CELL + LINES * _LINE + MARGIN
     head = _LINE * 2 if title else MARGIN

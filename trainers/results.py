@@ -88,5 +88,5 @@ def _answer(recipe: Recipe, run: Path) -> None:
         console.print(f"{query!r}: " + ", ".join(caption for _, caption in found))
         pictures += [picture for picture, _ in found]
         captions += [f"{query}: {caption}" if rank == 0 else caption for rank, (_, caption) in enumerate(found)]
-    contact_sheet(pictures, captions, run / "queries.png", title="Best pictures for: " + "; ".join(queries))
+    contact_sheet(pictures, captions, run / "queries.png", title="Best pictures for: " + "; ".join(queries), columns=6)
     console.print(f"the pictures: {run / 'queries.png'}")

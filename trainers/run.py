@@ -93,10 +93,11 @@ def _locked(run: Path) -> Iterator[None]:
 def _claim(run: Path, recipe: Recipe) -> None:
     """Saves the resolved recipe with the run, or checks that the run's is the same.
 
-    How it runs (section `trainer`) may change between continuations: more devices, other logging.
+    How it runs (section `trainer`) may change between continuations: more devices, other logging. A run that never got as far as a
+    checkpoint binds nobody: its recipe may just have been corrected.
     """
     path = run / "recipe.yaml"
-    if path.exists():
+    if path.exists() and _has_progress(run):
         before, now = yaml.safe_load(path.read_text(encoding="utf-8")), asdict(recipe)
         changed = _differences(
             {k: v for k, v in before.items() if k not in _FREE}, {k: v for k, v in now.items() if k not in _FREE}
@@ -107,6 +108,10 @@ def _claim(run: Path, recipe: Recipe) -> None:
                 "give another --run_dir for the new recipe, or the old values to continue"
             )
     path.write_text(recipe.to_yaml(), encoding="utf-8")
+
+
+def _has_progress(run: Path) -> bool:
+    return any(path for pattern in ("stages/*/done.json", "stages/*/checkpoints/step-*") for path in run.glob(pattern))
 
 
 _FREE = ("trainer", "run_dir", "title", "evaluate")

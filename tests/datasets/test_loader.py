@@ -291,5 +291,5 @@ def test_workers_end_with_their_loader(shards):
 def test_shard_sets_travel_to_other_processes(shards):
     source = ShardSet(shards)
     source.read(0)
-    copy = pickle.loads(pickle.dumps(source))  # noqa: S301
+    copy = pickle.loads(pickle.dumps(source))
     assert copy.read(49).members == source.read(49).members

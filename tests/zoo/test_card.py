@@ -94,7 +94,9 @@ def test_parts_sources_and_licences(model):
 
 
 def test_bases_on_the_hub_are_listed_for_the_hub(model, monkeypatch):
-    monkeypatch.setattr(model, "sources", lambda: {"image.": "hf:timm/test_vit.r160_in1k", "text.": "asset:multilingual-e5-small"})
+    monkeypatch.setattr(
+        model, "sources", lambda: {"image.": "hf:timm/test_vit.r160_in1k", "text.": "asset:multilingual-e5-small"}
+    )
     front, _ = front_matter(model_card(model))
     assert front["base_model"] == ["timm/test_vit.r160_in1k"]
     monkeypatch.setattr(model, "sources", dict)

@@ -29,7 +29,12 @@ def sources(tmp_path, tiny_embedder):
     (folder / "trunk").mkdir()
     torch.manual_seed(4)
     trunk = timm.create_model("test_vit", pretrained=False, num_classes=0, pre_norm=True)
-    config = {"architecture": "test_vit", "num_classes": 0, "model_args": {"pre_norm": True}, "pretrained_cfg": trunk.pretrained_cfg}
+    config = {
+        "architecture": "test_vit",
+        "num_classes": 0,
+        "model_args": {"pre_norm": True},
+        "pretrained_cfg": trunk.pretrained_cfg,
+    }
     (folder / "trunk" / "config.json").write_text(json.dumps(config))
     save_file(trunk.state_dict(), folder / "trunk" / "model.safetensors")
     return folder

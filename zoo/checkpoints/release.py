@@ -195,7 +195,11 @@ def load(name: str | Path, device: str | torch.device = "cpu") -> Any:
     family = FAMILIES.get(config["family"])
     try:
         model = family.from_settings(config["model"], "config.json: model", release=folder, preprocess=config["image_preprocess"])
-    except (OSError, ValueError, TypeError) as error:  # what the libraries raise on a processor file that is not there or not whole
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+    ) as error:  # what the libraries raise on a processor file that is not there or not whole
         raise ReleaseError(f"{folder}: the model cannot be built from it ({error}); get the release again") from error
     _load_weights(model, folder, release)
     return model.to(device).eval()
