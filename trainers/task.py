@@ -89,6 +89,14 @@ class AlignmentTask(pl.LightningModule):
         if self.averages_teacher:
             self._average_teacher()
 
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clips by the global norm; Lightning's own refuses fused AdamW under bfloat16, where there is nothing to unscale."""
+        if gradient_clip_val is not None:
+            norm = nn.utils.clip_grad_norm_([entry.parameter for entry in self.trained], gradient_clip_val)
+            self.latest["grad_norm"] = norm.detach()
+
     @property
     def averages_teacher(self) -> bool:
         """Whether the teacher follows the model by an exponential moving average."""

@@ -132,3 +132,45 @@ def test_teacher_is_frozen_or_follows(tiny_recipe, decay, follows, monkeypatch):
     assert not torch.equal(seen["model"][name], first[name])
     assert torch.equal(seen["teacher"][name], first[name]) is not follows
     assert all(torch.equal(seen["teacher"][n], first[n]) for n in first) is not follows
+
+
+def test_bfloat16_trains_and_losses_stay_float32(tiny_recipe, monkeypatch):
+    from modalign.trainers.task import AlignmentTask
+
+    seen = {}
+
+    def spy(self, outputs, batch, batch_index):
+        seen.update({name: value.dtype for name, value in self.latest.items() if name == "loss"})
+
+    monkeypatch.setattr(AlignmentTask, "on_train_batch_end", spy)
+    tiny_recipe["stages"] = {"tune": tiny_recipe["stages"]["tune"] | {"epochs": 1, "validate": None}}
+    tiny_recipe["evaluate"] = None
+    tiny_recipe["trainer"]["precision"] = "bf16-mixed"
+    run = train(tiny_recipe)
+    assert seen == {"loss": torch.float32}
+    assert all(torch.isfinite(value).all() for value in weights(run / "release").values())
+
+
+def test_a_mixture_draws_by_weight(tiny_recipe, tiny_shards, tmp_path):
+    """Two sources, three to one: every step's samples are recorded, and the shares are exact over an epoch."""
+    import io
+
+    from PIL import Image
+
+    from modalign.datasets.writer import write_shards
+
+    def others():
+        stream = io.BytesIO()
+        Image.new("RGB", (40, 40)).save(stream, "PNG")
+        for number in range(30):
+            yield {"key": f"other{number}", "image": stream.getvalue(), "image_ext": "png", "captions": {"en": [f"item {number}"]}}
+
+    write_shards(others(), tmp_path / "others")
+    tiny_recipe["data"] |= {"train": {str(tiny_shards): 3.0, str(tmp_path / "others"): 1.0}, "samples_per_epoch": 40}
+    tiny_recipe["stages"] = {"tune": tiny_recipe["stages"]["tune"] | {"epochs": 2, "validate": None}}
+    tiny_recipe["evaluate"] = None
+    run = train(tiny_recipe)
+    lines = (run / "stages" / "tune" / "samples.csv").read_text().splitlines()
+    for epoch in (lines[:4], lines[4:]):
+        keys = [key for line in epoch for key in line.split(",")[1].split()]
+        assert len(keys) == 40 and sum(key.startswith("other") for key in keys) == 10
