@@ -8,6 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import RichProgressBar
+from rich.progress import BarColumn
 
 
 class Meter(pl.Callback):
@@ -75,7 +76,7 @@ def _check_finite(loss: torch.Tensor, step: int, keys: list[str]) -> None:
 
 
 class StageProgress(RichProgressBar):
-    """Lightning's progress bar with loss, samples/s and data wait instead of the version number.
+    """Lightning's progress bar with loss, samples/s and the share of time spent waiting for data instead of the version number.
 
     Args:
         meter: Where the numbers come from.
@@ -87,7 +88,15 @@ class StageProgress(RichProgressBar):
         self.meter, self.stage = meter, stage
 
     def _get_train_description(self, current_epoch: int) -> str:
-        return f"stage {self.stage}"
+        return self.stage
+
+    def configure_columns(self, trainer: pl.Trainer) -> list[Any]:
+        """Lightning's columns without batches per second, and a short bar, so that the numbers fit a terminal of 80 columns."""
+        columns = [column for column in super().configure_columns(trainer) if type(column).__name__ != "ProcessingSpeedColumn"]
+        for column in columns:
+            if isinstance(column, BarColumn):
+                column.bar_width = 10
+        return columns
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: Any) -> dict[str, Any]:
         """What stands at the end of the bar."""
@@ -95,6 +104,6 @@ class StageProgress(RichProgressBar):
             return {}
         return {
             "loss": f"{pl_module.latest['loss'].item():.3f}",
-            "samples/s": f"{self.meter.samples_per_second:,.0f}",
-            "data wait": f"{self.meter.wait_share:.0%}",
+            "samples/s": f"{self.meter.samples_per_second:.0f}",
+            "wait": f"{self.meter.wait_share:.0%}",
         }
