@@ -3,5 +3,6 @@
 from setuptools import find_namespace_packages, setup
 
 ROOTS = ("zoo", "trainers", "datasets", "configs")
-packages = [name for root in ROOTS for name in find_namespace_packages(include=[root, f"{root}.*"], exclude=["*.__pycache__*", "*.__pycache__"])]
+EXCLUDE = ["*.__pycache__*", "*.__pycache__"]
+packages = [name for root in ROOTS for name in find_namespace_packages(include=[root, f"{root}.*"], exclude=EXCLUDE)]
 setup(packages=[f"modalign.{name}" for name in packages], package_dir={f"modalign.{root}": root for root in ROOTS})

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import CheckpointIO
 
+from modalign.zoo.checkpoints.durable import put_in_place, recover, staging_for, sync
 from modalign.zoo.checkpoints.hashing import file_sha256
 from modalign.zoo.errors import ReleaseError
 
@@ -32,19 +33,15 @@ class AtomicCheckpointIO(CheckpointIO):
             ReleaseError: If it cannot be written (disk full, read-only); older checkpoints are untouched.
         """
         path = Path(path)
-        staging = path.with_name(f"{path.name}.tmp-{os.getpid()}")
         try:
-            staging.mkdir(parents=True)
-            with (staging / STATE).open("wb") as stream:
-                torch.save(checkpoint, stream)
-                _sync_file(stream)
+            staging = staging_for(path)
+            torch.save(checkpoint, staging / STATE)
             about = {"sha256": file_sha256(staging / STATE), "bytes": (staging / STATE).stat().st_size}
-            _write_json(staging / MANIFEST, about | {"step": checkpoint.get("global_step")})
-            _sync_folder(staging)
-            _replace_folder(staging, path)
-            _write_json_atomically(path.parent / LAST, {"checkpoint": path.name})
-        except OSError as error:
-            shutil.rmtree(staging, ignore_errors=True)
+            (staging / MANIFEST).write_text(json.dumps(about | {"step": checkpoint.get("global_step")}))
+            put_in_place(staging, path)
+            _point_to(path)
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+            shutil.rmtree(path.with_name(f"{path.name}.tmp-{os.getpid()}"), ignore_errors=True)
             raise ReleaseError(f"cannot write checkpoint {path}: {error}; older checkpoints there are intact") from error
 
     def load_checkpoint(
@@ -83,26 +80,12 @@ def verify(path: Path) -> None:
         raise ReleaseError(f"checkpoint {path} is damaged: {STATE} has {size} bytes or another sha256 than its manifest says")
 
 
-def clean(folder: Path) -> None:
-    """Puts a checkpoint folder in order after a crash: finishes interrupted replacements, removes temporary folders."""
-    if not folder.is_dir():
-        return
-    for old in folder.glob("*.old-*"):
-        target = old.with_name(old.name.split(".old-")[0])
-        if target.exists():
-            shutil.rmtree(old)
-        else:
-            os.replace(old, target)
-    for litter in folder.glob("*.tmp-*"):
-        shutil.rmtree(litter) if litter.is_dir() else litter.unlink()
-
-
 def newest(folder: Path) -> tuple[Path | None, list[str]]:
     """The newest checkpoint that verifies, and a warning for each newer one that does not.
 
     Checkpoints are named `step-00000100`; `best` is not considered.
     """
-    clean(folder)
+    recover(folder)
     warnings = []
     for path in sorted(folder.glob("step-*"), reverse=True):
         try:
@@ -114,39 +97,10 @@ def newest(folder: Path) -> tuple[Path | None, list[str]]:
     return None, warnings
 
 
-def _replace_folder(staging: Path, path: Path) -> None:
-    if path.exists():
-        old = path.with_name(f"{path.name}.old-{os.getpid()}")
-        os.replace(path, old)
-        os.replace(staging, path)
-        _sync_folder(path.parent)
-        shutil.rmtree(old)
-    else:
-        os.replace(staging, path)
-        _sync_folder(path.parent)
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    with path.open("w") as stream:
-        json.dump(values, stream)
-        _sync_file(stream)
-
-
-def _write_json_atomically(path: Path, values: dict[str, Any]) -> None:
-    staging = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    _write_json(staging, values)
-    os.replace(staging, path)
-    _sync_folder(path.parent)
-
-
-def _sync_file(stream: Any) -> None:
-    stream.flush()
-    os.fsync(stream.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _point_to(path: Path) -> None:
+    """Makes `last.json` name the newest complete checkpoint."""
+    staging = path.with_name(f"{LAST}.tmp-{os.getpid()}")
+    staging.write_text(json.dumps({"checkpoint": path.name}))
+    sync(staging)
+    os.replace(staging, path.parent / LAST)
+    sync(path.parent)

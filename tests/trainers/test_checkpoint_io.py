@@ -6,7 +6,8 @@ import os
 import pytest
 import torch
 
-from modalign.trainers.checkpoint_io import AtomicCheckpointIO, clean, newest, verify
+from modalign.trainers.checkpoint_io import AtomicCheckpointIO, newest, verify
+from modalign.zoo.checkpoints.durable import recover
 from modalign.zoo.errors import ReleaseError
 
 
@@ -47,7 +48,7 @@ def test_litter_of_a_crash_is_removed_and_a_replacement_finished(folder):
     (folder / "step-00000015.tmp-77").mkdir()
     (folder / "step-00000015.tmp-77" / "state.pt").write_bytes(b"half")
     os.replace(folder / "step-00000010", folder / "step-00000010.old-77")  # killed between the two renames
-    clean(folder)
+    recover(folder)
     assert sorted(p.name for p in folder.iterdir()) == ["last.json", "step-00000005", "step-00000010"]
     verify(folder / "step-00000010")
 

@@ -163,7 +163,12 @@ def test_a_mixture_draws_by_weight(tiny_recipe, tiny_shards, tmp_path):
         stream = io.BytesIO()
         Image.new("RGB", (40, 40)).save(stream, "PNG")
         for number in range(30):
-            yield {"key": f"other{number}", "image": stream.getvalue(), "image_ext": "png", "captions": {"en": [f"item {number}"]}}
+            yield {
+                "key": f"other{number}",
+                "image": stream.getvalue(),
+                "image_ext": "png",
+                "captions": {"en": [f"item {number}"]},
+            }
 
     write_shards(others(), tmp_path / "others")
     tiny_recipe["data"] |= {"train": {str(tiny_shards): 3.0, str(tmp_path / "others"): 1.0}, "samples_per_epoch": 40}

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ..errors import ReleaseError, nearest
 from ..names import local_folder, parse_name, public_source
 from ..registry import FAMILIES
+from .durable import put_in_place, recover, staging_for
 from .hashing import weights_sha256
 
 FORMAT = "modalign-release/1"
@@ -52,25 +53,15 @@ def save_release(
     folder = Path(folder)
     if folder.exists() and not (folder / "release.json").exists() and any(folder.iterdir()):
         raise ReleaseError(f"{folder} exists and is not a release: choose another folder or move it away")
-    staging = folder.with_name(f"{folder.name}.tmp-{os.getpid()}")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
+    if folder.parent.is_dir():
+        recover(folder.parent, folder.name)
+    staging = staging_for(folder)
     try:
         _write(model, staging, kind, card, trained, public)
+        put_in_place(staging, folder)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
-    if folder.exists():
-        old = folder.with_name(f"{folder.name}.old-{os.getpid()}")
-        os.replace(folder, old)
-        try:
-            os.replace(staging, folder)
-        except BaseException:
-            os.replace(old, folder)
-            raise
-        shutil.rmtree(old)
-    else:
-        os.replace(staging, folder)
     return folder
 
 

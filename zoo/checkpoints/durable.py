@@ -1,0 +1,69 @@
+"""Folders that are there whole or not at all: written beside their place, synced to the disk, then renamed.
+
+The temporary folder lies in the target folder itself, because a rename is atomic only within one file system. A folder `NAME` is complete
+exactly if it has no `.tmp-` or `.old-` in its name; `recover` finishes what a crash interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+
+def staging_for(path: Path) -> Path:
+    """A fresh, empty folder beside `path` to write into."""
+    staging = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    return staging
+
+
+def put_in_place(staging: Path, path: Path) -> None:
+    """Syncs a finished folder and renames it to `path`; what was there before stays readable until then.
+
+    Raises:
+        OSError: If a rename fails; what was at `path` is there again.
+    """
+    sync_tree(staging)
+    if not path.exists():
+        os.replace(staging, path)
+        sync(path.parent)
+        return
+    old = path.with_name(f"{path.name}.old-{os.getpid()}")
+    os.replace(path, old)
+    try:
+        os.replace(staging, path)
+    except BaseException:
+        os.replace(old, path)
+        raise
+    sync(path.parent)
+    shutil.rmtree(old)
+
+
+def recover(parent: Path, pattern: str = "*") -> None:
+    """Puts the folders `pattern` of a parent in order after a crash: finishes interrupted replacements, removes litter."""
+    for old in parent.glob(f"{pattern}.old-*"):
+        target = old.with_name(old.name.split(".old-")[0])
+        if target.exists():
+            shutil.rmtree(old)
+        else:
+            os.replace(old, target)
+    for litter in parent.glob(f"{pattern}.tmp-*"):
+        shutil.rmtree(litter) if litter.is_dir() else litter.unlink()
+
+
+def sync_tree(folder: Path) -> None:
+    """Forces every file and folder below `folder`, and itself, to the disk."""
+    for path in folder.rglob("*"):
+        sync(path)
+    sync(folder)
+
+
+def sync(path: Path) -> None:
+    """Forces one file or folder to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
