@@ -26,6 +26,7 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2rem aut
 table { border-collapse: collapse; margin: .5rem 0 1.5rem }
 th, td { padding: .15rem .7rem; text-align: right; border-bottom: 1px solid #ddd }
 th:first-child, td:first-child { text-align: left }
+img { max-width: 100% }
 h2 { margin-top: 2.2rem }
 pre { background: #f5f5f5; padding: 1rem; overflow-x: auto }
 .hits { display: flex; gap: 10px; flex-wrap: wrap; margin-bottom: 1rem }
@@ -78,8 +79,8 @@ def _stages(recipe: Recipe, run: Path) -> str:
         losses = ", ".join(
             f"{float(o.get('weight', 1.0)):g}·{label}" for label, o in ((k, v or {}) for k, v in stage.losses.items())
         )
-        best = f"{done['best']:.1f} at step {done['best_step']}" if "best" in done else "-"
-        rows.append((name, trains, losses, done["steps"], f"{done['seconds']:.0f} s", best))
+        best = f"{done['metric']} {done['best']:.1f} at step {done['best_step']}" if "best" in done else "-"
+        rows.append((name, trains, losses, done["steps"], f"{done['seconds']:.0f}\u00a0s", best))
         if "second_caption_share" in done:
             share = done["second_caption_share"]
             notes.append(f"Stage {name}: {share:.1%} of the samples have a second caption; for the others that term is dropped.")
@@ -107,11 +108,12 @@ def _results(recipe: Recipe, evaluations: dict[str, dict[str, Any]]) -> str:
 
 def _by_language(evaluations: dict[str, dict[str, Any]], way: str) -> str:
     languages = list(next(iter(evaluations.values()))["by_language"])
-    header = ("language", *[f"{name} R@{k}" for name in evaluations for k in (1, 5, 10)])
-    rows = [
-        (lang, *[e["by_language"][lang][way][f"R@{k}"] for e in evaluations.values() for k in (1, 5, 10)]) for lang in languages
-    ]
-    return f"<h3>{way.replace('_', ' ')}, by language</h3>" + _table(header, rows)
+
+    def cell(evaluation: dict[str, Any], lang: str) -> str:
+        return " / ".join(f"{evaluation['by_language'][lang][way][f'R@{k}']:.1f}" for k in (1, 5, 10))
+
+    rows = [(lang, *[cell(evaluation, lang) for evaluation in evaluations.values()]) for lang in languages]
+    return f"<h3>{way.replace('_', ' ')}, R@1 / 5 / 10 by language</h3>" + _table(("language", *evaluations), rows)
 
 
 def _curves(run: Path) -> str:
@@ -138,7 +140,8 @@ def _plot(rows: list[dict[str, str]]) -> str:
         ("loss", sorted(n for n in have if n == "loss" or n.startswith("loss/"))),
         ("validation", sorted(n for n in have if n.startswith("val/") and n.endswith("R@10"))),
         ("samples/s", ["samples_per_second"]),
-        ("other", sorted(n for n in have if n.endswith(("accuracy", "cosine", "scale", "_share")))),
+        ("shares and cosines", sorted(n for n in have if n.endswith(("accuracy", "cosine", "_share")))),
+        ("scale", sorted(n for n in have if n.endswith("/scale"))),
     ]
     groups = [(title, [n for n in names if n in have]) for title, names in groups]
     groups = [(title, names) for title, names in groups if names]
@@ -147,6 +150,8 @@ def _plot(rows: list[dict[str, str]]) -> str:
         for name in names:
             points = [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
             axis.plot(*zip(*points, strict=True), label=name.removeprefix("loss/").removeprefix("val/"), linewidth=1.2)
+        if title == "loss" and _spread(rows, names) > 50:
+            axis.set_yscale("log")  # summed terms dwarf the others
         axis.set_title(title, fontsize=9)
         axis.set_xlabel("step", fontsize=8)
         axis.tick_params(labelsize=7)
@@ -157,6 +162,12 @@ def _plot(rows: list[dict[str, str]]) -> str:
     figure.savefig(buffer, dpi=110)
     plt.close(figure)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _spread(rows: list[dict[str, str]], names: list[str]) -> float:
+    """Largest over smallest last value of the curves; 1 where one is zero or below."""
+    last = [float(next(row[name] for row in reversed(rows) if row.get(name))) for name in names]
+    return max(last) / min(last) if min(last) > 0 else 1.0
 
 
 def _pictures(recipe: Recipe, run: Path) -> str:
