@@ -75,7 +75,7 @@ def main() -> None:
         },
         "versions": {package: version(package) for package in ("torch", "lightning", "transformers", "timm")},
         "hardware": f"{platform.machine()}, CPU, 2 cores shared with other work: the times are upper bounds",
-        "command": f"python benchmarks/seeds.py {name} " + " ".join(f"RUN-SEED-{recipe['seed']}" for recipe in recipes),
+        "command": f"python benchmarks/seeds.py {name} " + " ".join(f"runs/seed-{recipe['seed']}" for recipe in recipes),
     }
     table = collect(runs)
     RESULTS.mkdir(exist_ok=True)
