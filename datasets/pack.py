@@ -69,7 +69,10 @@ def describe(manifest: Manifest, out: str | Path) -> str:
     """Returns a sentence or two on what a folder of shards holds."""
     languages = ", ".join(f"{name} {count}" for name, count in manifest.schema.get("languages", {}).items())
     size = sum(shard.bytes for shard in manifest.shards) / 1e6
-    return f"{out}: {manifest.samples} samples ({manifest.task}) in {len(manifest.shards)} shards, {size:.1f} MB; captions: {languages}"
+    unnamed = "und" in manifest.schema.get("languages", {})
+    hint = "\nund = language not stated: recipes that ask for a language do not find these; pack with --lang en to name it"
+    shards = f"{manifest.samples} samples ({manifest.task}) in {len(manifest.shards)} shards, {size:.1f} MB"
+    return f"{out}: {shards}; captions: {languages}{hint if unnamed else ''}"
 
 
 def _collect(place: Path, lang: str, delimiter: str, join_captions: bool) -> tuple[list[Row], list[str]]:

@@ -148,12 +148,14 @@ def text_vectors(
     if head is not None:
         weights |= {f"head.{name}": tensor for name, tensor in head.state_dict().items()}
     fingerprint = {"encoder": weights_sha256(weights), **text.identity()}
+    by_source = [caption_texts(shards) for shards in sources]
+    for lang in languages or ():
+        if not any(lang in captions for captions in by_source):
+            known = ", ".join(sorted({name for captions in by_source for name in captions}))
+            raise DataError(f"{sources[0].folder}: no caption in language {lang!r} (there are: {known})")
     stores = []
-    for shards in sources:
-        captions = caption_texts(shards)
-        for lang in languages or captions:
-            if lang not in captions:
-                raise DataError(f"{shards.folder}: no caption in language {lang!r} (there are: {', '.join(captions)})")
+    for shards, captions in zip(sources, by_source, strict=True):
+        for lang in captions if languages is None else [name for name in languages if name in captions]:
             about = fingerprint | {"language": lang, "data": shards.fingerprint}
             name = _name("text", about)
             place = feature_folder(shards.folder, name) if folder is None else folder / name

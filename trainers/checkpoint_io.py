@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import CheckpointIO
 
-from modalign.zoo.checkpoints.durable import put_in_place, recover, staging_for, sync
+from modalign.zoo.checkpoints.durable import put_in_place, recover, staging_for, write_text
 from modalign.zoo.checkpoints.hashing import file_sha256
 from modalign.zoo.errors import ReleaseError
 
@@ -99,8 +99,4 @@ def newest(folder: Path) -> tuple[Path | None, list[str]]:
 
 def _point_to(path: Path) -> None:
     """Makes `last.json` name the newest complete checkpoint."""
-    staging = path.with_name(f"{LAST}.tmp-{os.getpid()}")
-    staging.write_text(json.dumps({"checkpoint": path.name}))
-    sync(staging)
-    os.replace(staging, path.parent / LAST)
-    sync(path.parent)
+    write_text(path.parent / LAST, json.dumps({"checkpoint": path.name}))

@@ -46,6 +46,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 0
+    except BaseException as stop:
+        number = getattr(stop, "number", None)  # StoppedBySignal; its module costs seconds to import
+        if type(stop).__name__ != "StoppedBySignal" or number is None:
+            raise
+        print(stop, file=sys.stderr)
+        return 128 + int(number)
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -9,8 +9,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from .process import global_rank
+
 T = TypeVar("T")
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False, soft_wrap=True, quiet=global_rank() > 0)
 
 
 def track(items: Iterable[T], total: int, what: str) -> Iterator[T]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from modalign.datasets.shards import ShardSet
+from modalign.zoo.checkpoints.durable import write_text
 from modalign.zoo.metrics.retrieval import KS, chance_recall
 
 from .console import console, print_table, track
@@ -120,6 +121,5 @@ def row_of(table: dict[str, dict[str, float]]) -> list[Any]:
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Writes indented UTF-8 JSON, making the folder if need be."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json_lib.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Writes indented UTF-8 JSON, all or nothing, making the folder if need be."""
+    write_text(path, json_lib.dumps(values, indent=2, ensure_ascii=False) + "\n")

@@ -117,6 +117,8 @@ class StageConfig:
         betas: AdamW's.
         eps: AdamW's.
         clip_norm: Largest norm of the gradient; None does not clip.
+        dropout: Role -> probability: sets every dropout of that role for this stage, such as `{head: 0.0}` where a self-teacher is to
+            start equal; default as the model was built.
         batch_norm: `frozen` keeps running statistics even where the parameters train, so that a self-teacher starts equal.
         cache: What is computed once.
         validate: Validation while training; None does not validate.
@@ -139,6 +141,7 @@ class StageConfig:
     betas: list[float] = field(default_factory=lambda: [0.9, 0.98])
     eps: float = 1e-6
     clip_norm: float | None = 1.0
+    dropout: dict[str, float] = field(default_factory=dict)
     batch_norm: Literal["frozen", "train"] = "frozen"
     cache: CacheConfig = field(default_factory=CacheConfig)
     validate: ValidateConfig | None = None
@@ -169,7 +172,7 @@ class TrainerConfig:
     strategy: str = "auto"
     precision: Literal["32-true", "bf16-mixed", "bf16-true", "64-true"] = "32-true"
     log_every: int = 10
-    checkpoint_every: int = 500
+    checkpoint_every: int = 200
     keep_checkpoints: int = 2
     record_samples: bool = False
     progress: bool = True
@@ -233,6 +236,8 @@ class Recipe:
     def stage_data(self, stage: str) -> DataConfig:
         """The data settings of a stage: the recipe's, with the stage's overrides."""
         merged = merge(asdict(self.data), self.stages[stage].data)
+        if "train" in self.stages[stage].data:  # a mixture is replaced, not added to
+            merged["train"] = self.stages[stage].data["train"]
         return fill(DataConfig, merged, f"stages.{stage}.data")
 
 
@@ -248,7 +253,7 @@ def load_recipe(source: str | Path | Mapping[str, Any], overrides: Mapping[str, 
     """
     values, where = (dict(source), "recipe") if isinstance(source, Mapping) else _read(Path(source))
     for key, value in (overrides or {}).items():
-        values = merge(values, _nested(key.split("."), value), key)
+        values = _set(values, key.split("."), value)
     recipe = fill(Recipe, values, where)
     if recipe.run_dir is None:
         recipe.run_dir = f"runs/{Path(where).stem}"
@@ -306,17 +311,21 @@ def _is_float(text: str) -> bool:
     return text.lower().lstrip("+-") not in ("nan", "inf", "infinity")
 
 
-def _nested(path: Sequence[str], value: Any) -> dict[str, Any]:
-    return {path[0]: value if len(path) == 1 else _nested(path[1:], value)}
+def _set(values: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
+    """A copy of `values` with the value at a path replaced, whatever was there."""
+    inner = values.get(path[0])
+    if len(path) == 1:
+        return {**values, path[0]: value}
+    return {**values, path[0]: _set(inner if isinstance(inner, Mapping) else {}, path[1:], value)}
 
 
-def merge(base: Mapping[str, Any], over: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """`base` with the values of `over`, mapping by mapping."""
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
         if isinstance(value, Mapping) and isinstance(old, Mapping):
-            merged[key] = merge(old, value, where)
+            merged[key] = merge(old, value)
         else:
             merged[key] = value
     return merged
@@ -325,28 +334,42 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any], where: str = "") -> 
 def _check(recipe: Recipe, where: str) -> None:
     if not recipe.stages:
         raise RecipeError(f"{where}: stages is empty; a recipe has at least one")
-    names = list(recipe.stages)
-    for index, (name, stage) in enumerate(recipe.stages.items()):
-        place = f"{where}: stages.{name}"
-        if (stage.epochs is None) == (stage.steps is None):
-            raise RecipeError(f"{place}: give one of epochs and steps")
-        if not stage.train or not stage.losses:
-            raise RecipeError(f"{place}: train and losses say what trains and on what; neither may be empty")
-        check_keys(DataConfig, stage.data, f"{place}.data")
-        for key in ("init_from", "teacher"):
-            named = getattr(stage, key)
-            if named in names[index:]:
-                raise RecipeError(f"{place}.{key}: stage {named!r} does not come before {name!r}")
-        if stage.teacher_decay != 1.0 and stage.teacher != "self":
-            raise RecipeError(f"{place}.teacher_decay: only a teacher that is a copy of the model (teacher: self) can average it")
-        if stage.cache.image and not _plain(recipe.stage_data(name).augment):
-            raise RecipeError(
-                f"{place}.cache.image: features are computed once, so random views would be lost; turn data.augment off"
-            )
-        if recipe.model is None and stage.model is None and recipe.init_from is None:
-            raise RecipeError(f"{place}: there is no model: give model, or init_from with a release that says what it is")
-    if recipe.release is not None and recipe.release not in names:
-        raise RecipeError(f"{where}: release: there is no stage {recipe.release!r}{nearest(recipe.release, names)}")
+    for name in recipe.stages:
+        _check_stage(recipe, name, f"{where}: stages.{name}")
+    if min(recipe.trainer.log_every, recipe.trainer.checkpoint_every, recipe.trainer.keep_checkpoints) < 1:
+        raise RecipeError(f"{where}: trainer.log_every, checkpoint_every and keep_checkpoints must be at least 1")
+    if recipe.release is not None and recipe.release not in recipe.stages:
+        raise RecipeError(f"{where}: release: there is no stage {recipe.release!r}{nearest(recipe.release, recipe.stages)}")
+
+
+def _check_stage(recipe: Recipe, name: str, place: str) -> None:
+    stage, names = recipe.stages[name], list(recipe.stages)
+    if (stage.epochs is None) == (stage.steps is None):
+        raise RecipeError(f"{place}: give one of epochs and steps")
+    if (stage.epochs or stage.steps or 0) <= 0 or not 0 <= stage.warmup <= 1:
+        raise RecipeError(f"{place}: epochs or steps must be above 0, warmup a share of the steps between 0 and 1")
+    if not stage.train or not stage.losses:
+        raise RecipeError(f"{place}: train and losses say what trains and on what; neither may be empty")
+    for key in ("init_from", "teacher"):
+        if getattr(stage, key) in names[names.index(name) :]:
+            raise RecipeError(f"{place}.{key}: stage {getattr(stage, key)!r} does not come before {name!r}")
+    if stage.teacher_decay != 1.0 and stage.teacher != "self":
+        raise RecipeError(f"{place}.teacher_decay: only a teacher that is a copy of the model (teacher: self) can average it")
+    if recipe.model is None and stage.model is None and recipe.init_from is None:
+        raise RecipeError(f"{place}: there is no model: give model, or init_from with a release that says what it is")
+    check_keys(DataConfig, stage.data, f"{place}.data")
+    if stage.cache.image:
+        _check_cache(recipe.stage_data(name), f"{place}.cache.image")
+
+
+def _check_cache(data: DataConfig, place: str) -> None:
+    if not _plain(data.augment):
+        raise RecipeError(f"{place}: features are computed once, so random views would be lost; turn data.augment off")
+    if data.on_error == "skip":
+        raise RecipeError(
+            f"{place}: features of a bad sample cannot be cached, so data.on_error: skip does not go with it; repair the shards "
+            "(modalign data check names the samples; modalign data pack --on_error skip leaves them out), or turn one off"
+        )
 
 
 def _plain(augment: AugmentConfig) -> bool:

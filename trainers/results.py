@@ -49,7 +49,9 @@ def transfer(recipe: Recipe, evaluations: dict[str, dict[str, Any]]) -> list[str
         unseen = [value for lang, value in table.items() if trained is not None and lang not in trained]
         chance = evaluation["baselines"]["chance"]["text_to_image"]["R@10"]
         text = f"{name}: R@10 {_mean(seen):.1f} in the languages trained on ({len(seen)})" if seen else f"{name}:"
-        if unseen:
+        if unseen and seen and _mean(seen) < 1.5 * chance:
+            text += f", {_mean(unseen):.1f} in the {len(unseen)} others, which is too close to chance to speak of transfer"
+        elif unseen:
             above = [value - chance for value in (_mean(unseen), _mean(seen))] if seen else [0.0, 1.0]
             share = max(0.0, above[0] / above[1]) if above[1] > 0 else 0.0
             text += f", {_mean(unseen):.1f} in the {len(unseen)} others: {share:.0%} of what is learnt above chance carries over"

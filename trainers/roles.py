@@ -92,6 +92,20 @@ def _set_mode(module: nn.Module, around: bool, batch_norm: str) -> None:
         _set_mode(child, trains, batch_norm)
 
 
+def set_dropout(model: Any, dropout: Mapping[str, float], where: str) -> None:
+    """Sets the probability of every dropout of a role.
+
+    Raises:
+        RecipeError: If a role has no dropout, or a probability is none.
+    """
+    for role, probability in dropout.items():
+        found = [m for name, m in model.named_modules() if isinstance(m, nn.Dropout) and model.role_of(name) == role]
+        if not found or not 0 <= probability < 1:
+            raise RecipeError(f"{where}.dropout: {role}: {probability} (the role must have dropouts, the value be in [0, 1))")
+        for module in found:
+            module.p = float(probability)
+
+
 def table(model: Any, trained: list[TrainedParameter]) -> list[tuple[str, int, int, str]]:
     """Rows (role, parameters, of which trained, learning rates) for the table printed at the start of a stage."""
     rows: dict[str, list[int]] = {}

@@ -15,12 +15,14 @@ import yaml
 from modalign import zoo
 from modalign.datasets.shards import ShardSet
 from modalign.zoo.checkpoints.card import model_card
+from modalign.zoo.checkpoints.durable import write_text
 from modalign.zoo.checkpoints.release import save_release
 from modalign.zoo.errors import RecipeError, nearest
 
 from .console import console, quiet_libraries
 from .evaluate import evaluate_retrieval, print_report, write_json
-from .recipe import Recipe, load_recipe
+from .process import global_rank
+from .recipe import EvaluateConfig, Recipe, load_recipe
 from .results import report_results
 from .stage import Place, run_stage
 from .stage_data import eval_features
@@ -47,16 +49,19 @@ def train(recipe: Recipe | str | Path | Mapping[str, Any], stage: str | None = N
     quiet_libraries()
     run = Path(str(recipe.run_dir))
     with _locked(run):
-        _claim(run, recipe)
-        for name in _stages_to_run(recipe, stage, run):
+        first = global_rank() == 0  # what follows training is the first process's work
+        if first:
+            _claim(run, recipe)
+        for name in _stages_to_run(recipe, stage):
             run_stage(recipe, Place(run, name), lambda other: _finished(run, other))
-            _evaluate(recipe, run, name)
-        if all(Place(run, name).done.exists() for name in recipe.stages):
+            if first:
+                _evaluate(recipe, run, name)
+        if first and all(Place(run, name).done.exists() for name in recipe.stages):
             _finish(recipe, run)
     return run
 
 
-def _stages_to_run(recipe: Recipe, stage: str | None, run: Path) -> list[str]:
+def _stages_to_run(recipe: Recipe, stage: str | None) -> list[str]:
     if stage is None:
         return list(recipe.stages)
     if stage not in recipe.stages:
@@ -76,10 +81,8 @@ def _finished(run: Path, stage: str) -> Path:
 @contextmanager
 def _locked(run: Path) -> Iterator[None]:
     """Keeps a second process on this machine from training into the same folder."""
-    import os
-
     run.mkdir(parents=True, exist_ok=True)
-    if int(os.environ.get("LOCAL_RANK", "0")) > 0:
+    if global_rank() > 0:
         yield
         return
     with (run / ".lock").open("w") as handle:
@@ -107,7 +110,7 @@ def _claim(run: Path, recipe: Recipe) -> None:
                 f"{run} holds a run of another recipe, which differs in {', '.join(changed[:5])}; "
                 "give another --run_dir for the new recipe, or the old values to continue"
             )
-    path.write_text(recipe.to_yaml(), encoding="utf-8")
+    write_text(path, recipe.to_yaml())
 
 
 def _has_progress(run: Path) -> bool:
@@ -125,14 +128,16 @@ def _differences(before: Any, now: Any, where: str = "") -> list[str]:
 
 
 def _evaluate(recipe: Recipe, run: Path, name: str) -> None:
-    """Measures a finished stage on the test shards, once."""
+    """Measures a finished stage on the test shards, once for the same settings."""
     settings = recipe.evaluate
-    path = Place(run, name).folder / "eval.json"
-    if settings is None or path.exists() or (settings.stages is not None and name not in settings.stages):
+    if settings is None or (settings.stages is not None and name not in settings.stages):
         return
     data = recipe.stage_data(name).test
     if data is None:
         raise RecipeError("evaluate: there is nothing to measure on; give data.test, or take evaluate out")
+    path, asked = Place(run, name).folder / "eval.json", _measured(settings, data)
+    if _read_json(path) is not None and _read_json(path.with_name("eval_settings.json")) == asked:
+        return
     model, shards = zoo.load(Place(run, name).release), ShardSet(data)
     features = eval_features(model, shards, settings.languages, recipe.stages[name].cache)
     report, _ = evaluate_retrieval(
@@ -140,15 +145,28 @@ def _evaluate(recipe: Recipe, run: Path, name: str) -> None:
     )
     print_report(report)
     write_json(path, report)
+    write_json(path.with_name("eval_settings.json"), asked)
+
+
+def _measured(settings: EvaluateConfig, data: str) -> dict[str, Any]:
+    """What decides the numbers of an evaluation."""
+    return {"data": data, "task": settings.task, "languages": settings.languages, "first_caption": settings.first_caption}
+
+
+def _read_json(path: Path) -> Any | None:
+    """The content of a JSON file; None if there is none or it cannot be read (it is made again then)."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def read_evaluations(recipe: Recipe, run: Path) -> dict[str, dict[str, Any]]:
     """Stage -> its evaluation, for the stages that have one."""
     found = {}
     for name in recipe.stages:
-        path = Place(run, name).folder / "eval.json"
-        if path.exists():
-            found[name] = json.loads(path.read_text(encoding="utf-8"))
+        if (content := _read_json(Place(run, name).folder / "eval.json")) is not None:
+            found[name] = content
     return found
 
 

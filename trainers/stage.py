@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from modalign.datasets.loader import Loader
 from modalign.datasets.shards import ShardSet
 from modalign.zoo.checkpoints.card import model_card
+from modalign.zoo.checkpoints.durable import write_text
 from modalign.zoo.checkpoints.release import save_release
 from modalign.zoo.errors import RecipeError
 
@@ -23,12 +25,14 @@ from .build import StageRelease, Start, build_model, build_teacher
 from .callbacks.csv_log import CsvLog
 from .callbacks.meter import Meter, StageProgress
 from .callbacks.sample_log import SampleLog
+from .callbacks.stop import StopOnSignal
 from .callbacks.validate import Validate
 from .checkpoint_io import STATE, AtomicCheckpointIO, newest, verify
 from .console import console, print_table
 from .objective import Objective
+from .process import global_rank
 from .recipe import DataConfig, Recipe
-from .roles import TrainedParameter, freeze, select, table
+from .roles import TrainedParameter, freeze, select, set_dropout, table
 from .stage_data import Needs, build_loader, check_cuts, eval_features, needs_of
 from .stream import StageStream
 from .task import AlignmentTask, self_teacher
@@ -85,26 +89,25 @@ def run_stage(recipe: Recipe, place: Place, release_of: StageRelease) -> None:
     trained = select(start.model, stage.train, where)
     check_cuts(start.model, trained, stage.cache, where)
     freeze(start.model, trained)
+    set_dropout(start.model, stage.dropout, where)
     _print_start(recipe, place, start, trained)
     teacher = self_teacher(start.model) if stage.teacher == "self" else build_teacher(recipe, stage, release_of)
     trainer, task, stream = _assemble(recipe, place, start, objective, trained, teacher)
     checkpoint = _resume_from(place, trainer)
     trainer.fit(task, train_dataloaders=stream, ckpt_path=checkpoint, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
     summary = {"steps": trainer.global_step, "seconds": round(time.time() - started, 1)} | _take_best(task, trainer, place)
-    summary |= _second_caption_share(task, stream)
+    summary |= _second_caption_share(task, stream) | _skipped(stream)
     if trainer.is_global_zero:
         names = start.trained | {entry.name for entry in trained}
         card = model_card(start.model, recipe.title)
         save_release(start.model, place.release, kind=stage.keep, card=card, trained=names, public=False)
-        place.done.write_text(json.dumps(summary, indent=1))
+        write_text(place.done, json.dumps(summary, indent=1))
         shutil.rmtree(place.checkpoints, ignore_errors=True)
     trainer.strategy.barrier()
 
 
 def _stage_seed(recipe: Recipe, name: str) -> int:
-    return recipe.seed * 1000 + list(recipe.stages).index(name)
+    return (recipe.seed * 1000 + list(recipe.stages).index(name)) % 2**32
 
 
 def _print_start(recipe: Recipe, place: Place, start: Start, trained: list[TrainedParameter]) -> None:
@@ -144,19 +147,20 @@ def _assemble(
 
 def _rank_and_world(recipe: Recipe) -> tuple[int, int]:
     """This process's rank and the number of ranks, as torchrun and SLURM announce them and as `devices` asks for."""
-    import os
-
-    rank = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
+    rank = global_rank()
     devices = recipe.trainer.devices
     if "WORLD_SIZE" in os.environ:
         return rank, int(os.environ["WORLD_SIZE"])
-    count = torch.cuda.device_count() or 1 if devices in ("auto", "-1", -1) else int(devices)
+    try:
+        count = torch.cuda.device_count() or 1 if devices in ("auto", "-1", -1) else int(devices)
+    except ValueError:
+        raise RecipeError(f"trainer.devices: {devices!r} is neither a number nor auto") from None
     return rank, count * recipe.trainer.num_nodes
 
 
 def _trainer(recipe: Recipe, place: Place, data: DataConfig, loader: Loader, model: Any) -> pl.Trainer:
     settings, stage = recipe.trainer, recipe.stages[place.name]
-    meter = Meter(data.batch_size, settings.log_every, len(loader))
+    meter = Meter(data.batch_size, settings.log_every, len(loader), speak=settings.progress and not console.is_terminal)
     callbacks: list[pl.Callback] = [meter]
     if settings.progress and console.is_terminal:
         callbacks.append(StageProgress(meter, place.name))
@@ -164,6 +168,7 @@ def _trainer(recipe: Recipe, place: Place, data: DataConfig, loader: Loader, mod
         callbacks.append(SampleLog(place.folder / "samples.csv"))
     if stage.validate is not None:
         callbacks.append(_validate(recipe, place, data, loader, model))
+    callbacks.append(StopOnSignal(place.checkpoints))
     callbacks.append(
         ModelCheckpoint(
             dirpath=place.checkpoints,
@@ -234,6 +239,14 @@ def _take_best(task: AlignmentTask, trainer: pl.Trainer, place: Place) -> dict[s
         task.model.load_state_dict(weights, strict=False)
         console.print(f"best {validate.settings.metric} {validate.best:.1f} at step {validate.best_step}: its weights are taken")
     return {"metric": validate.settings.metric, "best": validate.best, "best_step": validate.best_step}
+
+
+def _skipped(stream: StageStream) -> dict[str, int]:
+    """How many samples were left out as bad, said and recorded."""
+    count = len(stream.loader.quarantine.entries)
+    if count:
+        console.print(f"[yellow]{count} bad samples were skipped; quarantine.jsonl in the stage's folder lists them[/]")
+    return {"skipped_samples": count} if count else {}
 
 
 def _second_caption_share(task: AlignmentTask, stream: StageStream) -> dict[str, float]:

@@ -22,7 +22,7 @@ def main(arguments: Sequence[str]) -> int:
     print_config = bool(options.pop("print_config", False))
     for module in str(options.pop("allow_module", "") or "").split(","):
         if module:
-            import_module(module)
+            _allow(module)
     recipe = load_recipe(recipe_name, options)
     if print_config:
         print(recipe.to_yaml(), end="")
@@ -31,6 +31,17 @@ def main(arguments: Sequence[str]) -> int:
 
     train(recipe, stage)
     return 0
+
+
+def _allow(module: str) -> None:
+    """Imports a module the user allowed, from the current folder too."""
+    import sys
+
+    sys.path.insert(0, "")
+    try:
+        import_module(module)
+    except ModuleNotFoundError as error:
+        raise RecipeError(f"--allow_module {module}: {error}; it must lie in the current folder or be installed") from None
 
 
 def _split(arguments: list[str]) -> tuple[str, dict[str, Any]]:

@@ -3,6 +3,7 @@
 import csv
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -73,7 +74,7 @@ def result(run):
 def crash(tiny_recipe, tmp_path, folder, kills):
     tiny_recipe["stages"] = {"tune": tiny_recipe["stages"]["tune"] | {"epochs": 16}}
     tiny_recipe["model"]["image_projector"] = {"name": "mlp", "options": {"depth": 3, "hidden": 1500, "dropout": 0.1}}
-    tiny_recipe["evaluate"] = None
+    tiny_recipe["evaluate"]["languages"] = ["en"]
     del tiny_recipe["run_dir"]
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(tiny_recipe, sort_keys=False))
@@ -89,6 +90,25 @@ def test_two_kills(tiny_recipe, tmp_path, other_file_system):
     step = random.Random().randint(5, 30)
     kills = [lambda p, r: kill_at_step(p, r, step), lambda p, r: kill_during_save(p, r, step + 10)]
     crash(tiny_recipe, tmp_path, other_file_system, kills)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_says_how_to_go_on(tiny_recipe, tmp_path, number):
+    """The step is finished, its state saved, the exit code is the signal's, and the next start goes on there."""
+    tiny_recipe["stages"] = {"tune": tiny_recipe["stages"]["tune"] | {"epochs": 400, "validate": None}}
+    tiny_recipe["trainer"]["checkpoint_every"] = 10**6
+    tiny_recipe["evaluate"] = None
+    path, run, log = tmp_path / "recipe.yaml", tmp_path / "run", tmp_path / "log"
+    path.write_text(yaml.safe_dump(tiny_recipe, sort_keys=False))
+    with log.open("w") as stream:
+        process = start(path, run, stream)
+        while process.poll() is None and steps_done(run) < 10:
+            time.sleep(0.01)
+        process.send_signal(number)
+        assert process.wait(60) == 128 + number
+    assert f"stopped by {number.name} after step" in log.read_text() and "Traceback" not in log.read_text()
+    saved = list((run / "stages" / "tune" / "checkpoints").glob("step-*"))
+    assert len(saved) == 1 and int(saved[0].stem.split("-")[1]) == steps_done(run) < 2000
 
 
 @pytest.mark.slow

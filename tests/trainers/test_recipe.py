@@ -28,6 +28,8 @@ def change(recipe, path, value):
         ("stages/inherit/teacher", "tune", r"stages.inherit.teacher: stage 'tune' does not come before 'inherit'"),
         ("stages/inherit/teacher_decay", 0.9, r"only a teacher that is a copy of the model"),
         ("stages/tune/cache", {"image": "output"}, r"stages.tune.cache.image: .*random views"),
+        ("stages/tune/epochs", 0, r"stages.tune: epochs or steps must be above 0"),
+        ("trainer/checkpoint_every", 0, r"checkpoint_every and keep_checkpoints must be at least 1"),
         ("release", "tun", r"there is no stage 'tun'; did you mean 'tune'"),
         ("stages", {}, r"stages is empty"),
         ("model", None, r"stages.inherit: there is no model"),
@@ -47,6 +49,15 @@ def test_overrides_reach_any_depth_and_the_recipe_survives_a_round_trip(tiny_rec
     assert recipe.stages["tune"].losses["clip"]["label_smoothing"] == 0.2
     assert (recipe.data.batch_size, recipe.model["embed_dim"]) == (5, 8)
     assert load_recipe(yaml.safe_load(recipe.to_yaml())) == recipe
+
+
+def test_an_override_replaces_what_was_there(tiny_recipe):
+    recipe = load_recipe(tiny_recipe, {"stages.tune.losses": {"clip": {}}, "stages.tune.train": {"head": 1e-3}})
+    assert list(recipe.stages["tune"].losses) == ["clip"] and list(recipe.stages["tune"].train) == ["head"]
+    tiny_recipe["data"]["train"] = {"a": 1.0, "b": 2.0}
+    tiny_recipe["stages"]["tune"]["data"]["train"] = {"c": 1.0}
+    recipe = load_recipe(tiny_recipe, {"data.train": {"b": 3.0}})
+    assert recipe.data.train == {"b": 3.0} and recipe.stage_data("tune").train == {"c": 1.0}
 
 
 def test_stage_data_overrides_the_recipe(tiny_recipe):

@@ -179,3 +179,55 @@ def test_a_mixture_draws_by_weight(tiny_recipe, tiny_shards, tmp_path):
     for epoch in (lines[:4], lines[4:]):
         keys = [key for line in epoch for key in line.split(",")[1].split()]
         assert len(keys) == 40 and sum(key.startswith("other") for key in keys) == 10
+
+
+def test_half_written_results_are_made_again(tiny_recipe):
+    tiny_recipe["stages"] = {"teacher": tiny_recipe["stages"]["teacher"]}
+    run = train(tiny_recipe)
+    path = run / "stages" / "teacher" / "eval.json"
+    wanted = path.read_text()
+    path.write_text(wanted[:50])
+    train(tiny_recipe)
+    assert path.read_text() == wanted
+
+
+def test_other_evaluation_settings_are_measured_again(tiny_recipe):
+    tiny_recipe["stages"] = {"teacher": tiny_recipe["stages"]["teacher"]}
+    run = train(tiny_recipe)
+    tiny_recipe["evaluate"]["languages"] = ["de"]
+    train(tiny_recipe)
+    assert list(json.loads((run / "stages" / "teacher" / "eval.json").read_text())["by_language"]) == ["de"]
+
+
+def test_bad_samples_are_skipped_counted_and_named(tiny_recipe, picture_of, tmp_path):
+    from modalign.datasets.writer import write_shards
+
+    def samples():
+        for number in range(40):
+            picture_of(number).save(tmp_path / "p.png")
+            image = (tmp_path / "p.png").read_bytes()
+            yield {
+                "key": f"k{number}",
+                "image": image[:60] + bytes(40) if number == 13 else image,
+                "image_ext": "png",
+                "captions": {"en": [f"thing {number}"]},
+            }
+
+    write_shards(samples(), tmp_path / "bad")
+    stage = tiny_recipe["stages"]["tune"] | {"epochs": 1, "validate": None, "data": {}}
+    tiny_recipe |= {"stages": {"tune": stage}, "evaluate": None}
+    tiny_recipe["data"] |= {"train": str(tmp_path / "bad"), "on_error": "skip"}
+    run = train(tiny_recipe)
+    assert json.loads((run / "stages/tune/done.json").read_text())["skipped_samples"] == 1
+    assert "k13" in (run / "stages/tune/quarantine.jsonl").read_text()
+    assert "k13" not in (run / "stages/tune/samples.csv").read_text()
+
+
+@pytest.mark.parametrize("seed", [20261122, 2**40, 0])
+def test_any_seed(tiny_recipe, seed):
+    tiny_recipe |= {
+        "stages": {"teacher": tiny_recipe["stages"]["teacher"] | {"epochs": None, "steps": 1}},
+        "evaluate": None,
+        "seed": seed,
+    }
+    assert (train(tiny_recipe) / "release").is_dir()

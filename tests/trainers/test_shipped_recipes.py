@@ -75,7 +75,7 @@ def test_finetune_starts_from_a_release(toy_assets, own_home, monkeypatch, tmp_p
     assert {name.split(".")[0] for name in changed} == {"image_projector", "text_projector", "logit_scale"}
 
 
-def _small(name, run):
+def _small(name, run, **more):
     overrides = {"run_dir": str(run), "data.batch_size": 4, "trainer.accelerator": "cpu", "trainer.progress": False}
     recipe = load_recipe(name, overrides)
     if "image_size" in recipe.model["image"]:
@@ -85,4 +85,20 @@ def _small(name, run):
         overrides[f"stages.{stage}.data.batch_size"] = 4
         if settings.model is not None:
             overrides[f"stages.{stage}.model.image.image_size"] = 64
-    return load_recipe(name, overrides)
+    return load_recipe(name, overrides | more)
+
+
+@pytest.mark.parametrize("name", ["proclip/openmoji", "proclip/openmoji_full"])
+def test_self_distillation_starts_at_zero(name, toy_assets, own_home, monkeypatch, tmp_path):
+    """Specification of stage 2: at step 0 the student is its teacher, so both distillation terms are exactly zero."""
+    import csv
+
+    monkeypatch.setenv("MODALIGN_DATA", str(toy_assets))
+    overrides = {"stages.tune.steps": 1, "trainer.log_every": 1, "evaluate": None}
+    if name.endswith("full"):  # augmented pictures: the same for student and teacher
+        overrides["stages.tune.data.augment"] = {"scale": 0.6, "flip": 0.5}
+    recipe = _small(name, tmp_path / "run", **overrides)
+    run = train(recipe)
+    with (run / "metrics.csv").open() as stream:
+        row = next(row for row in csv.DictReader(stream) if row["stage"] == "tune")
+    assert float(row["loss/instance"]) == 0.0 and float(row["loss/structure"]) == 0.0 and float(row["loss/clip"]) > 0

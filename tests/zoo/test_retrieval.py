@@ -84,3 +84,16 @@ def test_no_caption_is_an_error_and_chance_is_known():
     with pytest.raises(DataError, match="at least one caption"):
         retrieval_recall(torch.eye(2), torch.empty(0, 2), torch.empty(0, dtype=torch.long))
     assert chance_recall(197, 10) == pytest.approx(5.0761, abs=1e-4)
+
+
+def test_vectors_that_are_no_numbers_are_refused():
+    vectors = torch.eye(3)
+    vectors[1, 1] = float("nan")
+    with pytest.raises(DataError, match="not finite"):
+        retrieval_recall(vectors, torch.eye(3), torch.arange(3))
+    with pytest.raises(DataError, match="none in the languages"):
+        metric = RetrievalMetric()
+        metric.update(
+            {"image_embedding": torch.eye(2), "text_embedding": torch.empty(0, 2)}, {"text_row": torch.empty(0), "text_lang": []}
+        )
+        metric.compute()

@@ -10,6 +10,8 @@ import torch
 from lightning.pytorch.callbacks import RichProgressBar
 from rich.progress import BarColumn
 
+from ..console import console
+
 
 class Meter(pl.Callback):
     """Logs the task's latest metrics with speed, learning rate and epoch every `log_every` steps, and stops at a loss that is no number.
@@ -18,10 +20,12 @@ class Meter(pl.Callback):
         batch_size: Global batch size.
         log_every: Steps between rows.
         steps_per_epoch: For the epoch column.
+        speak: Also print a line every few seconds: for output that is not a terminal and has no progress bar.
     """
 
-    def __init__(self, batch_size: int, log_every: int, steps_per_epoch: int) -> None:
-        self.batch_size, self.log_every, self.steps_per_epoch = batch_size, log_every, steps_per_epoch
+    def __init__(self, batch_size: int, log_every: int, steps_per_epoch: int, speak: bool = False) -> None:
+        self.batch_size, self.log_every, self.steps_per_epoch, self.speak = batch_size, log_every, steps_per_epoch, speak
+        self._spoke = 0.0
         self.samples_per_second = 0.0
         self.wait_share = 0.0
         self._waited = 0.0
@@ -43,13 +47,15 @@ class Meter(pl.Callback):
         if trainer.global_step % self.log_every == 0 or trainer.global_step == pl_module.steps:
             self._log(trainer, pl_module, batch)
 
-    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """What was logged before a checkpoint is on disk before it: a run that goes on from there has no gap."""
+        if "loss" in pl_module.latest:
+            _check_finite(pl_module.latest["loss"], trainer.global_step, [])
         for logger in trainer.loggers:
             logger.save()
 
     def _log(self, trainer: pl.Trainer, task: Any, batch: Any) -> None:
-        metrics = {name: value.float().mean() for name, value in task.latest.items()}
+        metrics = {name: trainer.strategy.reduce(value.float().mean(), reduce_op="mean") for name, value in task.latest.items()}
         _check_finite(metrics["loss"], trainer.global_step, batch["keys"])
         elapsed = max(self._mark - self._window, 1e-9)
         self.samples_per_second = self._steps * self.batch_size / elapsed
@@ -63,6 +69,12 @@ class Meter(pl.Callback):
         for logger in trainer.loggers:
             logger.log_metrics({**{name: value.item() for name, value in metrics.items()}, **extra}, step=trainer.global_step)
         self._window, self._waited, self._steps = self._mark, 0.0, 0
+        if self.speak and self._mark - self._spoke > 10:
+            self._spoke = self._mark
+            console.print(
+                f"step {trainer.global_step}/{task.steps}: loss {metrics['loss'].item():.4g}, "
+                f"{self.samples_per_second:.0f} samples/s, {self.wait_share:.0%} of the time waiting for data"
+            )
 
 
 def _check_finite(loss: torch.Tensor, step: int, keys: list[str]) -> None:
@@ -70,7 +82,7 @@ def _check_finite(loss: torch.Tensor, step: int, keys: list[str]) -> None:
 
     if not torch.isfinite(loss):
         raise DataError(
-            f"the loss is {loss.item()} at step {step}; last batch: {', '.join(keys[:8])}…; "
+            f"the loss is {loss.item()} at step {step}; last batch: {', '.join(keys[:8])}; "
             "lower the learning rate or the loss weights, or use precision 32-true; checkpoints from before are kept"
         )
 

@@ -53,6 +53,16 @@ def recover(parent: Path, pattern: str = "*") -> None:
         shutil.rmtree(litter) if litter.is_dir() else litter.unlink()
 
 
+def write_text(path: Path, text: str) -> None:
+    """Writes a file all or nothing, making its folder if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staging = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    staging.write_text(text, encoding="utf-8")
+    sync(staging)
+    os.replace(staging, path)
+    sync(path.parent)
+
+
 def sync_tree(folder: Path) -> None:
     """Forces every file and folder below `folder`, and itself, to the disk."""
     for path in folder.rglob("*"):

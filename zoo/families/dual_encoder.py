@@ -159,7 +159,13 @@ class DualEncoder(nn.Module):
 
     @torch.inference_mode()
     def encode_image(self, images: Sequence[Image.Image], batch_size: int = 64) -> Tensor:
-        """Pictures -> unit vectors (N, D), float32 on the CPU."""
+        """Pictures -> unit vectors (N, D), float32 on the CPU.
+
+        Raises:
+            AssemblyError: If given a single picture instead of a list.
+        """
+        if isinstance(images, Image.Image):
+            raise AssemblyError("encode_image takes a list of pictures; write encode_image([picture])")
         self.eval()
         parts = [self.image_vectors(images[start : start + batch_size]) for start in range(0, len(images), batch_size)]
         return torch.cat(parts) if parts else torch.empty(0, self.config.embed_dim)
@@ -171,7 +177,13 @@ class DualEncoder(nn.Module):
 
     @torch.inference_mode()
     def encode_text(self, texts: Sequence[str], batch_size: int = 128) -> Tensor:
-        """Strings -> unit vectors (N, D), float32 on the CPU."""
+        """Strings -> unit vectors (N, D), float32 on the CPU.
+
+        Raises:
+            AssemblyError: If given a single string instead of a list.
+        """
+        if isinstance(texts, str):
+            raise AssemblyError("encode_text takes a list of strings; write encode_text([text])")
         self.eval()
         return self.project_text(self.text.embed(texts, batch_size))
 

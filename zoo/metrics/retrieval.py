@@ -30,6 +30,8 @@ def ranks(queries: Tensor, gallery: Tensor, target: Tensor, chunk: int = 1024) -
     Returns:
         (Q,) int64.
     """
+    if not (torch.isfinite(queries).all() and torch.isfinite(gallery).all()):
+        raise DataError("retrieval: some vectors are not finite numbers; the model is broken (did its training diverge?)")
     positions = torch.arange(len(gallery), device=gallery.device)
     out = []
     for start in range(0, len(queries), chunk):
@@ -110,6 +112,8 @@ class RetrievalMetric:
         """Returns `{"metrics": recalls over all captions, "by_language": {lang: recalls}}`."""
         image, text, rows = torch.cat(self.images), torch.cat(self.texts), torch.cat(self.rows)
         languages = list(dict.fromkeys(self.languages))
+        if not languages:
+            raise DataError("retrieval needs captions, and there is none in the languages asked for")
         by_language = {lang: self._of_language(image, text, rows, lang) for lang in languages}
         overall = by_language[languages[0]] if len(languages) == 1 else _mean(list(by_language.values()))
         return {"metrics": overall, "by_language": by_language}
