@@ -33,8 +33,9 @@ def feature_folder(shards: Path, name: str) -> Path:
     if not name or name.startswith(".") or set(name) & set("/\\\0"):
         raise DataError(f"{name!r} cannot be the name of a feature store (a plain file name)")
     beside = shards / ".features" / name
+    usable = beside.parent.is_dir() or not beside.parent.exists()
     writable = os.access(beside.parent if beside.parent.exists() else shards, os.W_OK)
-    if beside.exists() or writable:
+    if usable and (beside.exists() or writable):
         return beside
     home = hashlib.sha256(os.fsencode(shards.resolve())).hexdigest()[:16]
     return cache_home() / "features" / home / name

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from modalign.datasets.shards import ShardSet
+from modalign.zoo.errors import RecipeError
 
 from .console import console, track
 from .vectors import set_vectors
@@ -35,8 +36,10 @@ def embed(
     """
     from modalign import zoo
 
-    vectors = set_vectors(zoo.load(model, device), ShardSet(data), languages=languages, num_workers=num_workers, progress=track)
     path = Path(out)
+    if path.is_dir():
+        raise RecipeError(f"{out} is a folder; give the name of a file in it, such as {out.rstrip('/')}/vectors.npz")
+    vectors = set_vectors(zoo.load(model, device), ShardSet(data), languages=languages, num_workers=num_workers, progress=track)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as stream:
         np.savez(

@@ -254,6 +254,7 @@ def load_recipe(source: str | Path | Mapping[str, Any], overrides: Mapping[str, 
     values, where = (dict(source), "recipe") if isinstance(source, Mapping) else _read(Path(source))
     for key, value in (overrides or {}).items():
         values = _set(values, key.split("."), value)
+    _check_languages(values, where)
     recipe = fill(Recipe, values, where)
     if recipe.run_dir is None:
         recipe.run_dir = f"runs/{Path(where).stem}"
@@ -329,6 +330,15 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         else:
             merged[key] = value
     return merged
+
+
+def _check_languages(values: Any, where: str) -> None:
+    """YAML reads the code of Norwegian as False: says so, at any depth."""
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            if str(key).endswith("languages") and isinstance(value, list) and any(isinstance(item, bool) for item in value):
+                raise RecipeError(f"{where}.{key}: YAML reads no as a boolean; write the language code in quotes, 'no'")
+            _check_languages(value, f"{where}.{key}")
 
 
 def _check(recipe: Recipe, where: str) -> None:

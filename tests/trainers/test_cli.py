@@ -111,6 +111,17 @@ def test_faults_name_the_culprit(recipe_file, tiny_shards, tmp_path, capsys):
     assert "did you mean 'zoo list'" in sentence(capsys, "zoo", "lisst")
 
 
+def test_wrong_places_and_devices_are_one_sentence(run, tiny_shards, tmp_path, capsys):
+    assert "is a folder" in sentence(capsys, "embed", run, "--data", tiny_shards, "--out", tmp_path)
+    assert "device cuda" in sentence(capsys, "eval", run, "--data", tiny_shards, "--device", "cuda")
+    assert "neither a number nor auto" in sentence(
+        capsys, "train", tmp_path / "recipe.yaml", "--run_dir", tmp_path / "other", "--trainer.devices", "two"
+    )
+    assert "no caption" in sentence(capsys, "eval", run, "--data", tiny_shards, "--languages", "[fr]").replace(
+        "there is none", "no caption"
+    )
+
+
 def test_a_truncated_shard_is_named(recipe_file, tiny_shards, tmp_path, capsys):
     broken = tmp_path / "broken"
     shutil.copytree(tiny_shards, broken, ignore=shutil.ignore_patterns(".features"))

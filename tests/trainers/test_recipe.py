@@ -28,6 +28,7 @@ def change(recipe, path, value):
         ("stages/inherit/teacher", "tune", r"stages.inherit.teacher: stage 'tune' does not come before 'inherit'"),
         ("stages/inherit/teacher_decay", 0.9, r"only a teacher that is a copy of the model"),
         ("stages/tune/cache", {"image": "output"}, r"stages.tune.cache.image: .*random views"),
+        ("data/languages", ["en", False], r"data.languages: YAML reads no as a boolean; write the language code in quotes"),
         ("stages/tune/epochs", 0, r"stages.tune: epochs or steps must be above 0"),
         ("trainer/checkpoint_every", 0, r"checkpoint_every and keep_checkpoints must be at least 1"),
         ("release", "tun", r"there is no stage 'tun'; did you mean 'tune'"),

@@ -181,6 +181,8 @@ def load(name: str | Path, device: str | torch.device = "cpu") -> Any:
     Raises:
         ReleaseError: If the release is incomplete or damaged, or the base of an adapter is missing or another one.
     """
+    if str(device).startswith("cuda") and not torch.cuda.is_available():
+        raise ReleaseError(f"device {device}: this machine has no GPU that torch can use; take device cpu")
     folder = find_release(name)
     config, release = read_release(folder)
     family = FAMILIES.get(config["family"])
