@@ -31,8 +31,7 @@ from .examples import EvalExample, eval_collate
 class KeyedVectors:
     """Vectors of one or several stores by key: sample keys or texts.
 
-    Raises:
-        DataError: If two stores hold the same key, so that it would be ambiguous.
+    A text in several stores has the same vector in each, made by the same encoder; sample keys are unique (`image_vectors`).
     """
 
     def __init__(self, stores: Sequence[FeatureStore], name: str = "features") -> None:

@@ -10,24 +10,8 @@ from typing import Any, Literal
 import yaml
 
 from modalign.zoo.configure import check_keys, fill
+from modalign.zoo.encoders.preprocess import Augmentation
 from modalign.zoo.errors import RecipeError, nearest
-
-
-@dataclass
-class AugmentConfig:
-    """Random views while training; the defaults leave pictures as they are.
-
-    Attributes:
-        scale: Smallest share of the area a random crop keeps.
-        ratio: Widest aspect ratio of a crop.
-        flip: Probability of a mirror image.
-        color: Strength of colour jitter.
-    """
-
-    scale: float = 1.0
-    ratio: float = 1.3333
-    flip: float = 0.0
-    color: float = 0.0
 
 
 @dataclass
@@ -58,7 +42,7 @@ class DataConfig:
     val_languages: list[str] | None = None
     pick: Literal["first", "random"] = "random"
     second_caption: bool = False
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    augment: Augmentation = field(default_factory=Augmentation)
     num_workers: int = 0
     on_error: Literal["raise", "skip"] = "raise"
 
@@ -373,14 +357,10 @@ def _check_stage(recipe: Recipe, name: str, place: str) -> None:
 
 
 def _check_cache(data: DataConfig, place: str) -> None:
-    if not _plain(data.augment):
+    if not data.augment.off:
         raise RecipeError(f"{place}: features are computed once, so random views would be lost; turn data.augment off")
     if data.on_error == "skip":
         raise RecipeError(
             f"{place}: features of a bad sample cannot be cached, so data.on_error: skip does not go with it; repair the shards "
             "(modalign data check names the samples; modalign data pack --on_error skip leaves them out), or turn one off"
         )
-
-
-def _plain(augment: AugmentConfig) -> bool:
-    return augment.scale >= 1.0 and augment.flip == 0.0 and augment.color == 0.0

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from modalign.datasets.loader import Loader
 from modalign.datasets.plan import BatchPlan
 from modalign.datasets.shards import ShardSet
-from modalign.zoo.encoders.preprocess import Augmentation
 from modalign.zoo.errors import RecipeError
 
 from .caches import caption_field, image_vectors, text_vectors
@@ -109,7 +108,7 @@ def build_loader(
     reads_pictures = needs.image and images is None
     example = PairExample(
         model.image.preprocess if reads_pictures else None,
-        Augmentation(**asdict(data.augment)),
+        data.augment,
         CaptionChoice(data.languages, data.pick, needs.second),
     )
     collate = PairCollate(

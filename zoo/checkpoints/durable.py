@@ -54,12 +54,15 @@ def recover(parent: Path, pattern: str = "*") -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file all or nothing, making its folder if need be."""
+    """Writes a UTF-8 file all or nothing, making its folder if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
     staging = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    staging.write_text(text, encoding="utf-8")
-    sync(staging)
-    os.replace(staging, path)
+    try:
+        staging.write_text(text, encoding="utf-8")
+        sync(staging)
+        os.replace(staging, path)
+    finally:
+        staging.unlink(missing_ok=True)
     sync(path.parent)
 
 
