@@ -13,6 +13,7 @@ from modalign.zoo.errors import RecipeError, nearest
 from modalign.zoo.registry import FAMILIES
 
 from .recipe import Recipe, StageConfig
+from .recipe.settings import teachers_of
 
 #: stage name -> its finished release
 StageRelease = Callable[[str], Path]
@@ -119,9 +120,8 @@ def _with_parts(model: Any, source: Path, stage: StageConfig, where: str) -> Sta
     return Start(model, trained)
 
 
-def build_teacher(recipe: Recipe, stage: StageConfig, release_of: StageRelease) -> Any | None:
-    """A teacher other than `self`: a stage's or a release's model, frozen, in eval mode."""
-    if stage.teacher in (None, "self"):
-        return None
-    teacher = zoo.load(_release(str(stage.teacher), recipe, release_of))
-    return teacher.requires_grad_(False).eval()
+def build_teachers(recipe: Recipe, stage: StageConfig, release_of: StageRelease) -> list[Any]:
+    """Teachers other than `self`: models of stages or releases, frozen, in eval mode."""
+    sources = [source for source in teachers_of(stage) if source != "self"]
+    teachers = [zoo.load(_release(source, recipe, release_of)) for source in sources]
+    return [teacher.requires_grad_(False).eval() for teacher in teachers]

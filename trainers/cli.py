@@ -16,12 +16,12 @@ from modalign.zoo.errors import ModalignError, RecipeError, nearest
 
 #: command -> (module, function, positional arguments, one line)
 COMMANDS: dict[str, tuple[str, str, tuple[str, ...], str]] = {
-    "train": ("modalign.trainers.train_command", "main", (), "train a recipe, or go on with it"),
+    "train": ("modalign.trainers.commands.train", "main", (), "train a recipe, or go on with it"),
     "eval": ("modalign.trainers.evaluate", "evaluate", ("model",), "measure a model on shards"),
-    "embed": ("modalign.trainers.embed", "embed", ("model",), "write the vectors of shards to a file"),
-    "search": ("modalign.trainers.search", "search", ("model", "query"), "find the pictures that fit a text"),
-    "zoo list": ("modalign.trainers.zoo_commands", "list_zoo", (), "families, parts, losses and recipes there are"),
-    "zoo show": ("modalign.trainers.zoo_commands", "show", ("name",), "what is known of a family, part, recipe or release"),
+    "embed": ("modalign.trainers.commands.embed", "embed", ("model",), "write the vectors of shards to a file"),
+    "search": ("modalign.trainers.commands.search", "search", ("model", "query"), "find the pictures that fit a text"),
+    "zoo list": ("modalign.trainers.commands.zoo", "list_zoo", (), "families, parts, losses and recipes there are"),
+    "zoo show": ("modalign.trainers.commands.zoo", "show", ("name",), "what is known of a family, part, recipe or release"),
     "assets list": ("modalign.datasets.assets.commands", "list_assets", (), "weights and data that can be had by name"),
     "assets get": ("modalign.datasets.assets.commands", "get", ("name",), "fetch and convert an asset"),
     "assets where": ("modalign.datasets.assets.commands", "where", ("name",), "where an asset is"),

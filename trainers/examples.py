@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,13 +26,15 @@ class CaptionChoice:
 
     Attributes:
         languages: Allowed languages; None allows all.
-        pick: `first` or `random` caption of the drawn language.
-        second: Also draw another caption of that language.
+        pick: `first` or `random` caption of the drawn language, or all of them `joined` to one long text.
+        second: Also give a second caption: with `joined` the first caption, else another one of that language.
+        first_sentence: The second caption is the first sentence of the first instead.
     """
 
     languages: Sequence[str] | None
     pick: str
     second: bool
+    first_sentence: bool = False
 
     def __call__(self, captions: Mapping[str, Sequence[str]], rng: np.random.Generator) -> tuple[str, str | None]:
         """Returns (caption, second caption or None where the language has only one).
@@ -43,11 +47,21 @@ class CaptionChoice:
             wanted = "any language" if self.languages is None else ", ".join(self.languages)
             raise DataError(f"field 'captions': no caption in {wanted} (there are: {', '.join(captions) or 'none'})")
         texts = captions[have[int(rng.integers(len(have)))]]
+        if self.pick == "joined":
+            return " ".join(texts), first_sentence(texts[0]) if self.first_sentence else texts[0]
         first = 0 if self.pick == "first" else int(rng.integers(len(texts)))
+        if self.first_sentence:
+            return texts[first], first_sentence(texts[first])
         if not self.second or len(texts) < 2:
             return texts[first], None
         other = int(rng.integers(len(texts) - 1))
         return texts[first], texts[other + (other >= first)]
+
+
+def first_sentence(text: str) -> str:
+    """Up to and with the first full stop, question or exclamation mark that ends a word; the whole text if there is none."""
+    found = re.search(r".+?[.!?。！？](?=\s|$)", text, re.DOTALL)
+    return found.group(0).strip() if found else text
 
 
 @dataclass
@@ -58,21 +72,43 @@ class PairExample:
         preprocess: Of the image encoder; None leaves pictures out (text-only stages, cached features).
         augmentation: Random views.
         captions: Which caption.
+        negatives: Draw so many texts of the sample's field `negatives`.
+        ids: Fields whose values are wanted as ids.
     """
 
     preprocess: ImagePreprocess | None
     augmentation: Augmentation
     captions: CaptionChoice
+    negatives: int = 0
+    ids: Sequence[str] = ()
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> dict[str, Any]:
-        """Returns {key, text, second, image}."""
+        """Returns {key, text, second, negatives, ids, image}, as far as they are wanted."""
         text, second = self.captions(sample.captions, rng)
         example: dict[str, Any] = {"key": sample.key, "text": text, "second": second}
         if self.preprocess is not None:
             if not sample.images:
                 raise DataError("field 'image': the sample has no picture")
             example["image"] = self.augmentation(sample.images[0], self.preprocess, rng)
+        if self.negatives:
+            example["negatives"] = _draw_negatives(sample, self.negatives, rng)
+        example["ids"] = {name: _id_of(sample, text, name) for name in self.ids}
         return example
+
+
+def _draw_negatives(sample: Sample, count: int, rng: np.random.Generator) -> list[str]:
+    texts = sample.meta.get("negatives")
+    if not isinstance(texts, list) or len(texts) < count or not all(isinstance(text, str) for text in texts):
+        raise DataError(f"field 'negatives': a list of at least {count} texts is wanted, found {texts!r}")
+    return [texts[int(i)] for i in rng.choice(len(texts), count, replace=False)]
+
+
+def _id_of(sample: Sample, text: str, name: str) -> int:
+    """A number that is equal exactly where the value is: of the caption drawn, of the key, or of a field of the sample's JSON."""
+    value = text.strip().casefold() if name == "text" else sample.key if name == "key" else sample.meta.get(name)
+    if value is None:
+        raise DataError(f"field {name!r}: a loss reads {name}_id, and the sample's JSON has no such field")
+    return int.from_bytes(hashlib.sha256(repr(value).encode()).digest()[:8], "big", signed=True)
 
 
 @dataclass
@@ -81,13 +117,13 @@ class PairCollate:
 
     Attributes:
         text: For the student's text, if any loss needs it.
-        teacher_text: For the teacher's text, if any loss needs it.
+        teacher_text: Prefix of a teacher -> for that teacher's text, if any loss needs it.
         second: Whether second captions are wanted.
         image_features: Cached features by sample key, with the cut they were taken at.
     """
 
     text: TextInput | None = None
-    teacher_text: TextInput | None = None
+    teacher_text: Mapping[str, TextInput] = field(default_factory=dict)
     second: bool = False
     image_features: Callable[[Sequence[str]], Tensor] | None = None
     image_cut: str | None = None
@@ -100,19 +136,20 @@ class PairCollate:
         if self.image_features is not None:
             batch["image_features"] = self.image_features([example["key"] for example in examples])
             batch["image_cut"] = self.image_cut
-        texts = [example["text"] for example in examples]
-        _add(batch, "text", texts, self.text, self.teacher_text)
+        self._add(batch, "text", [example["text"] for example in examples])
         if self.second:
-            seconds = [example["second"] or example["text"] for example in examples]
             batch["has_second_text"] = torch.tensor([example["second"] is not None for example in examples])
-            _add(batch, "second_text", seconds, self.text, self.teacher_text)
+            self._add(batch, "second_text", [example["second"] or example["text"] for example in examples])
+        if "negatives" in examples[0]:
+            self._add(batch, "negative_text", [text for example in examples for text in example["negatives"]])
+        for name in examples[0].get("ids", ()):
+            batch[f"{name}_id"] = torch.tensor([example["ids"][name] for example in examples], dtype=torch.int64)
         return batch
 
-
-def _add(batch: dict[str, Any], name: str, texts: list[str], student: TextInput | None, teacher: TextInput | None) -> None:
-    for prefix, source in (("", student), ("teacher_", teacher)):
-        if source is not None:
-            batch |= {f"{prefix}{name}_{key}": value for key, value in source(texts).items()}
+    def _add(self, batch: dict[str, Any], name: str, texts: list[str]) -> None:
+        for prefix, source in {"": self.text, **self.teacher_text}.items():
+            if source is not None:
+                batch |= {f"{prefix}{name}_{key}": value for key, value in source(texts).items()}
 
 
 @dataclass

@@ -1,27 +1,73 @@
-"""AdamW with CLIP's rules for weight decay, and the schedule."""
+"""AdamW with CLIP's rules for weight decay, layer-wise learning rates, and the schedule."""
 
 from __future__ import annotations
 
+import fnmatch
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
+
+from modalign.zoo.errors import RecipeError, nearest
 
 from .recipe import StageConfig
 from .roles import TrainedParameter
 
 
-def build_optimizer(trained: Sequence[TrainedParameter], stage: StageConfig, *, fused: bool = True) -> torch.optim.AdamW:
-    """AdamW with one group per learning rate and decay; vectors and scalars (biases, norms, scales) are not decayed."""
+def build_optimizer(
+    model: Any, trained: Sequence[TrainedParameter], stage: StageConfig, *, fused: bool = True
+) -> torch.optim.AdamW:
+    """AdamW with one group per learning rate and decay.
+
+    Not decayed are vectors and scalars (biases, norms, scales), what an encoder exempts itself (timm's `no_weight_decay`: positional
+    embeddings and the like) and the stage's `no_decay`. With `layer_decay` f of a role, a parameter k layers below the output learns at
+    `lr · f^k`.
+
+    Raises:
+        RecipeError: If `layer_decay` names a role that does not train, or `no_decay` a pattern that matches nothing.
+    """
+    exempt = _exempt(model, trained, stage)
+    scales = _layer_scales(model, trained, stage)
     groups: dict[tuple[float, bool], list[torch.nn.Parameter]] = {}
     for entry in trained:
-        groups.setdefault((entry.lr, entry.parameter.ndim > 1), []).append(entry.parameter)
+        lr, decays = entry.lr * scales.get(entry.name, 1.0), entry.parameter.ndim > 1 and entry.name not in exempt
+        groups.setdefault((lr, decays), []).append(entry.parameter)
     settings = [
         {"params": parameters, "lr": lr, "weight_decay": stage.weight_decay if decays else 0.0}
         for (lr, decays), parameters in groups.items()
     ]
     return torch.optim.AdamW(settings, betas=(stage.betas[0], stage.betas[1]), eps=stage.eps, fused=fused)
+
+
+def _exempt(model: Any, trained: Sequence[TrainedParameter], stage: StageConfig) -> set[str]:
+    """Names of parameters without weight decay, besides vectors and scalars."""
+    found = set()
+    for path, module in model.named_modules():
+        if callable(getattr(module, "no_weight_decay", None)):
+            found |= {f"{path}.{name}".lstrip(".") for name in module.no_weight_decay()}
+    for pattern in stage.no_decay:
+        matched = {entry.name for entry in trained if fnmatch.fnmatchcase(entry.name, pattern)}
+        if not matched:
+            raise RecipeError(f"no_decay: {pattern!r} matches no trained parameter{nearest(pattern, [e.name for e in trained])}")
+        found |= matched
+    return found
+
+
+def _layer_scales(model: Any, trained: Sequence[TrainedParameter], stage: StageConfig) -> dict[str, float]:
+    """Parameter name -> factor of its learning rate, for the roles with layer decay."""
+    roles = {entry.role for entry in trained}
+    for role, factor in stage.layer_decay.items():
+        if role not in roles or not 0 < factor <= 1:
+            raise RecipeError(
+                f"layer_decay: {role}: {factor} (the role must train: {', '.join(sorted(roles))}; the factor is above 0, at most 1)"
+            )
+    return {
+        entry.name: stage.layer_decay[entry.role] ** model.layers_above(entry.name)
+        for entry in trained
+        if entry.role in stage.layer_decay
+    }
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, stage: StageConfig, steps: int) -> LambdaLR:

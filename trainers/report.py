@@ -18,7 +18,7 @@ from modalign.datasets.shards import ShardSet
 from modalign.zoo.metrics.retrieval import flatten
 
 from .recipe import Recipe
-from .search import best_hits, picture_and_caption
+from .commands.search import best_hits, picture_and_caption
 from .vectors import set_vectors
 
 _STYLE = """

@@ -12,7 +12,7 @@ from modalign.datasets.sheet import contact_sheet
 from .console import console, print_table
 from .evaluate import row_of, write_json
 from .recipe import Recipe
-from .search import best_hits, picture_and_caption
+from .commands.search import best_hits, picture_and_caption
 from .vectors import set_vectors
 
 

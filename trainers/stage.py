@@ -21,7 +21,7 @@ from modalign.zoo.checkpoints.durable import write_text
 from modalign.zoo.checkpoints.release import save_release
 from modalign.zoo.errors import RecipeError
 
-from .build import StageRelease, Start, build_model, build_teacher
+from .build import StageRelease, Start, build_model, build_teachers
 from .callbacks.csv_log import CsvLog
 from .callbacks.meter import Meter, StageProgress
 from .callbacks.sample_log import SampleLog
@@ -29,7 +29,9 @@ from .callbacks.stop import StopOnSignal
 from .callbacks.validate import Validate
 from .checkpoint_io import STATE, AtomicCheckpointIO, newest, verify
 from .console import console, print_table
+from .guard import FiniteGuard
 from .objective import Objective
+from .parallel.strategy import build_strategy
 from .process import global_rank
 from .recipe import DataConfig, Recipe
 from .roles import TrainedParameter, freeze, select, set_dropout, table
@@ -91,8 +93,8 @@ def run_stage(recipe: Recipe, place: Place, release_of: StageRelease) -> None:
     freeze(start.model, trained)
     set_dropout(start.model, stage.dropout, where)
     _print_start(recipe, place, start, trained)
-    teacher = self_teacher(start.model) if stage.teacher == "self" else build_teacher(recipe, stage, release_of)
-    trainer, task, stream = _assemble(recipe, place, start, objective, trained, teacher)
+    teachers = [self_teacher(start.model)] if stage.teacher == "self" else build_teachers(recipe, stage, release_of)
+    trainer, task, stream = _assemble(recipe, place, start, objective, trained, teachers)
     checkpoint = _resume_from(place, trainer)
     trainer.fit(task, train_dataloaders=stream, ckpt_path=checkpoint, weights_only=True)
     summary = {"steps": trainer.global_step, "seconds": round(time.time() - started, 1)} | _take_best(task, trainer, place)
@@ -121,13 +123,13 @@ def _assemble(
     start: Start,
     objective: Objective,
     trained: list[TrainedParameter],
-    teacher: Any | None,
+    teachers: list[Any],
 ) -> tuple[pl.Trainer, AlignmentTask, StageStream]:
     stage, data = recipe.stages[place.name], recipe.stage_data(place.name)
     rank, world = _rank_and_world(recipe)
     loader = build_loader(
         start.model,
-        teacher,
+        teachers,
         stage,
         data,
         needs_of(objective.inputs()),
@@ -141,8 +143,18 @@ def _assemble(
     stream = StageStream(loader, steps)
     epochs = steps / len(loader)
     console.print(f"{data.batch_size} samples per step, {len(loader)} steps per epoch, {steps} steps = {epochs:.4g} epochs")
-    task = AlignmentTask(start.model, objective, trained, stage, steps, _stage_seed(recipe, place.name), teacher)
-    return _trainer(recipe, place, data, loader, start.model), task, stream
+    task = AlignmentTask(
+        start.model,
+        objective,
+        trained,
+        stage,
+        steps,
+        _stage_seed(recipe, place.name),
+        teachers,
+        FiniteGuard(recipe.trainer.skip_nonfinite),
+        recipe.trainer.compile,
+    )
+    return _trainer(recipe, place, data, loader, start.model, world), task, stream
 
 
 def _rank_and_world(recipe: Recipe) -> tuple[int, int]:
@@ -158,7 +170,7 @@ def _rank_and_world(recipe: Recipe) -> tuple[int, int]:
     return rank, count * recipe.trainer.num_nodes
 
 
-def _trainer(recipe: Recipe, place: Place, data: DataConfig, loader: Loader, model: Any) -> pl.Trainer:
+def _trainer(recipe: Recipe, place: Place, data: DataConfig, loader: Loader, model: Any, world: int) -> pl.Trainer:
     settings, stage = recipe.trainer, recipe.stages[place.name]
     meter = Meter(data.batch_size, settings.log_every, len(loader), speak=settings.progress and not console.is_terminal)
     callbacks: list[pl.Callback] = [meter]
@@ -168,7 +180,7 @@ def _trainer(recipe: Recipe, place: Place, data: DataConfig, loader: Loader, mod
         callbacks.append(SampleLog(place.folder / "samples.csv"))
     if stage.validate is not None:
         callbacks.append(_validate(recipe, place, data, loader, model))
-    callbacks.append(StopOnSignal(place.checkpoints))
+    callbacks.append(StopOnSignal(place.checkpoints, settings.log_every))
     callbacks.append(
         ModelCheckpoint(
             dirpath=place.checkpoints,
@@ -184,7 +196,7 @@ def _trainer(recipe: Recipe, place: Place, data: DataConfig, loader: Loader, mod
         accelerator=settings.accelerator,
         devices=settings.devices,
         num_nodes=settings.num_nodes,
-        strategy=settings.strategy,
+        strategy=build_strategy(settings, world),
         precision=settings.precision,
         max_epochs=1,
         gradient_clip_val=stage.clip_norm,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,22 +28,32 @@ class Needs:
         image: Pictures or their features.
         text: The student's text.
         second: Second captions.
-        teacher_text: The teacher's text.
+        negatives: Texts that must not fit.
+        teacher_text: Prefixes of the teachers whose text is read.
+        ids: Fields whose values are read as ids.
     """
 
     image: bool
     text: bool
     second: bool
-    teacher_text: bool
+    negatives: bool
+    teacher_text: tuple[str, ...]
+    ids: tuple[str, ...]
+
+
+_TEXT = ("text_embedding", "second_text_embedding", "negative_text_embedding", "caption_logits")
 
 
 def needs_of(inputs: frozenset[str]) -> Needs:
     """Reads off the names of the entries losses read."""
+    teachers = {found.group(1) for name in inputs if (found := re.match(r"(teacher\d*_)(second_|negative_)?text_", name))}
     return Needs(
-        image=any("image_embedding" in name for name in inputs),
-        text=any(name in ("text_embedding", "second_text_embedding") for name in inputs),
+        image=any("image_embedding" in name or name == "caption_logits" for name in inputs),
+        text=any(name in _TEXT for name in inputs),
         second=any("second_text" in name for name in inputs),
-        teacher_text=any(name.startswith(("teacher_text", "teacher_second_text")) for name in inputs),
+        negatives=any("negative_text" in name for name in inputs),
+        teacher_text=tuple(sorted(teachers)),
+        ids=tuple(sorted(name.removesuffix("_id") for name in inputs if name.endswith("_id"))),
     )
 
 
@@ -76,7 +87,7 @@ def check_cuts(model: Any, trained: Sequence[TrainedParameter], cache: CacheConf
 
 def build_loader(
     model: Any,
-    teacher: Any | None,
+    teachers: Sequence[Any],
     stage: StageConfig,
     data: DataConfig,
     needs: Needs,
@@ -91,7 +102,7 @@ def build_loader(
 
     Args:
         model: The student, for its tokenizer, preprocessing and cached features.
-        teacher: The teacher, for its text.
+        teachers: The teachers, for their text.
         stage: The stage.
         data: Its data settings.
         needs: What its losses read.
@@ -109,11 +120,15 @@ def build_loader(
     example = PairExample(
         model.image.preprocess if reads_pictures else None,
         data.augment,
-        CaptionChoice(data.languages, data.pick, needs.second),
+        CaptionChoice(data.languages, data.pick, needs.second, data.second_caption == "first_sentence"),
+        data.negatives if needs.negatives else 0,
+        needs.ids,
     )
     collate = PairCollate(
         text=_student_text(model, sources, stage, data) if needs.text else None,
-        teacher_text=_teacher_text(teacher, sources, stage, data, folder, where) if needs.teacher_text else None,
+        teacher_text={
+            prefix: _teacher_text(prefix, teachers, sources, stage, data, folder, where) for prefix in needs.teacher_text
+        },
         second=needs.second,
         image_features=None if images is None else images.take,
         image_cut=cut,
@@ -140,15 +155,24 @@ def _student_text(model: Any, sources: Sequence[ShardSet], stage: StageConfig, d
 
 
 def _teacher_text(
-    teacher: Any | None, sources: Sequence[ShardSet], stage: StageConfig, data: DataConfig, folder: Path, where: str
+    prefix: str,
+    teachers: Sequence[Any],
+    sources: Sequence[ShardSet],
+    stage: StageConfig,
+    data: DataConfig,
+    folder: Path,
+    where: str,
 ) -> TextInput:
-    if teacher is None:
+    number = int(prefix.removeprefix("teacher").removesuffix("_") or 1)
+    if number > len(teachers):
         raise RecipeError(
-            f"{where}: a loss reads the teacher's text, but the stage has no teacher; give teacher: STAGE or a release"
+            f"{where}: a loss reads {prefix}text_..., but the stage has {len(teachers)} teachers; give teacher: a stage or a release, "
+            "or a list of them"
         )
+    text, projector = teachers[number - 1].text, teachers[number - 1].text_projector
     if stage.cache.teacher_text:
-        return text_vectors(teacher.text, sources, data.languages, head=teacher.text_projector, folder=folder / "features")
-    return teacher.text.tokenizer()
+        return text_vectors(text, sources, data.languages, head=projector, folder=folder / "features")
+    return text.tokenizer()
 
 
 def eval_features(

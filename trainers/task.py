@@ -13,8 +13,11 @@ from torch import Tensor, nn
 
 from modalign.zoo.errors import ReleaseError
 
+from .guard import FiniteGuard
 from .objective import Objective
 from .optim import build_optimizer, build_schedule
+from .parallel.sharded import shard_model, whole_norm
+from .parallel.units import blocks_of
 from .recipe import StageConfig
 from .roles import TrainedParameter, set_modes
 
@@ -32,7 +35,9 @@ class AlignmentTask(pl.LightningModule):
         stage: The stage's settings.
         steps: Length of the stage in optimiser steps.
         seed: Dropout and the like draw from a function of (seed, step, rank), so that a resumed run draws the same.
-        teacher: A model whose outputs, named `teacher_…`, losses may read.
+        teachers: Models whose outputs, named `teacher_…`, `teacher2_…`, losses may read.
+        guard: Watches loss and gradients.
+        compiles: Compile the model's blocks.
     """
 
     def __init__(
@@ -43,35 +48,68 @@ class AlignmentTask(pl.LightningModule):
         stage: StageConfig,
         steps: int,
         seed: int,
-        teacher: Any | None = None,
+        teachers: Sequence[Any] = (),
+        guard: FiniteGuard | None = None,
+        compiles: bool = False,
     ) -> None:
         super().__init__()
         self.model = model
         self.objective = objective
-        self.teacher: Any = teacher
+        self.teacher: Any = teachers[0] if teachers else None
+        self.more_teachers = nn.ModuleList(teachers[1:])
+        self.guard, self.compiles = guard or FiniteGuard(), compiles
         self.stage, self.steps, self.seed = stage, steps, seed
         self.trained = list(trained)
         self.strict_loading = False  # replaced by the exact check of on_load_checkpoint
         self.latest: dict[str, Tensor] = {}
+        self._keys: Sequence[str] = ()
+        self._ready = False
+        self.scalars: set[str] = set()  # what sharding made vectors of
+
+    def configure_model(self) -> None:
+        """Shards the model and its teachers where the strategy has a device mesh, and compiles the blocks where asked to."""
+        if self._ready:
+            return
+        self._ready = True
+        if self.device_mesh is not None:
+            self.scalars = {name for name, value in self.named_parameters() if value.ndim == 0}
+            for model in (self.model, self.teacher, *self.more_teachers):
+                if model is not None:
+                    shard_model(model, self.device_mesh["data_parallel"])
+            for entry in self.trained:
+                entry.parameter = self.model.get_parameter(entry.name)
+        if self.compiles:
+            for block in blocks_of(self.model):
+                block.compile()  # in place: names of parameters stay
 
     def training_step(self, batch: Mapping[str, Any], batch_index: int) -> Tensor:
-        """One step: outputs of model and teacher, then the objective."""
+        """One step: outputs of model and teachers, then the objective."""
         outputs = self.model(batch)
-        if self.teacher is not None and any(n.startswith("teacher_") and n not in batch for n in self.objective.inputs()):
-            outputs |= self._teacher_outputs(batch)
-        total, metrics = self.objective(outputs, batch)
-        if "has_second_text" in batch:
-            metrics["second_caption_share"] = batch["has_second_text"].float().mean()
-        self.latest = metrics
+        total, metrics = self.objective(outputs | self.teacher_outputs(batch), batch)
+        self.note(batch, metrics)
         return total
 
-    def _teacher_outputs(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """The teacher sees the same pictures, and the text entries made for it."""
-        view = {key: value for key, value in batch.items() if key.startswith("image")}
-        view |= {key.removeprefix("teacher_"): value for key, value in batch.items() if key.startswith("teacher_")}
-        with torch.no_grad():
-            outputs = self.teacher(view)
-        return {f"teacher_{name}": value for name, value in outputs.items()}
+    def note(self, batch: Mapping[str, Any], metrics: dict[str, Tensor]) -> None:
+        """Keeps what the log and the guard want to know of the step."""
+        if "has_second_text" in batch:
+            metrics["second_caption_share"] = batch["has_second_text"].float().mean()
+        self.latest, self._keys = metrics, batch["keys"]
+
+    def teacher_outputs(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Outputs of every teacher that some loss reads and the batch does not hold already, each under its prefix.
+
+        A teacher sees the same pictures, and the text entries made for it.
+        """
+        outputs: dict[str, Tensor] = {}
+        for number, teacher in enumerate((self.teacher, *self.more_teachers), start=1):
+            prefix = teacher_prefix(number)
+            if teacher is None or all(not n.startswith(prefix) or n in batch for n in self.objective.inputs()):
+                continue
+            view = {key: value for key, value in batch.items() if key.startswith("image")}
+            view |= {key.removeprefix(prefix): value for key, value in batch.items() if key.startswith(prefix)}
+            with torch.no_grad():
+                outputs |= {f"{prefix}{name}": value for name, value in teacher(view).items()}
+        return outputs
 
     def on_train_start(self) -> None:
         """Sets the modes; Lightning leaves modules in the mode it finds them in."""
@@ -92,10 +130,13 @@ class AlignmentTask(pl.LightningModule):
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """Clips by the global norm; Lightning's own refuses fused AdamW under bfloat16, where there is nothing to unscale."""
+        """Clips by the global norm and lets the guard look; Lightning's own refuses fused AdamW under bfloat16, where nothing is scaled."""
+        parameters = [entry.parameter for entry in self.trained if entry.parameter.grad is not None]
+        norm = whole_norm(parameters)
         if gradient_clip_val is not None:
-            norm = nn.utils.clip_grad_norm_([entry.parameter for entry in self.trained], gradient_clip_val)
-            self.latest["grad_norm"] = norm.detach()
+            nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
+        self.latest["grad_norm"] = norm.detach()
+        self.guard.watch(self.global_step, self._keys, self.latest["loss"], norm, optimizer)
 
     @property
     def averages_teacher(self) -> bool:
@@ -116,7 +157,7 @@ class AlignmentTask(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW and its schedule, stepped once per step."""
         fused = self.device.type in ("cpu", "cuda")
-        optimizer = build_optimizer(self.trained, self.stage, fused=fused)
+        optimizer = build_optimizer(self.model, self.trained, self.stage, fused=fused)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": build_schedule(optimizer, self.stage, self.steps), "interval": "step"},
@@ -138,6 +179,14 @@ class AlignmentTask(pl.LightningModule):
             kept |= {f"teacher.{entry.name}" for entry in self.trained} | _statistics(self.model, "teacher.")
         return {name: value for name, value in state.items() if name in kept}
 
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Loads what `state_dict` gives; the rest of the model is not in a checkpoint."""
+        return super().load_state_dict(state_dict, strict=False, assign=assign)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the guard's count."""
+        checkpoint["guard"] = dict(self.guard.state_dict())
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Checks that the checkpoint holds exactly what this stage trains.
 
@@ -150,10 +199,16 @@ class AlignmentTask(pl.LightningModule):
                 f"the checkpoint is of another stage or recipe: it lacks {sorted(ours - theirs)[:3]} and has {sorted(theirs - ours)[:3]}; "
                 "continue with the recipe it was made with, or start a new run_dir"
             )
+        self.guard.skipped = checkpoint.get("guard", {}).get("skipped", 0)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_index: int) -> Any:
         """Moves tensors; keys and other plain values stay."""
         return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
+
+
+def teacher_prefix(number: int) -> str:
+    """What the entries of the n-th teacher start with: `teacher_`, `teacher2_`, `teacher3_`."""
+    return "teacher_" if number == 1 else f"teacher{number}_"
 
 
 def _statistics(model: nn.Module, prefix: str) -> set[str]:

@@ -14,7 +14,7 @@ from ..console import console
 
 
 class Meter(pl.Callback):
-    """Logs the task's latest metrics with speed, learning rate and epoch every `log_every` steps, and stops at a loss that is no number.
+    """Logs the task's latest metrics with speed, learning rate and epoch every `log_every` steps, and has the guard read.
 
     Args:
         batch_size: Global batch size.
@@ -49,14 +49,13 @@ class Meter(pl.Callback):
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """What was logged before a checkpoint is on disk before it: a run that goes on from there has no gap."""
-        if "loss" in pl_module.latest:
-            _check_finite(pl_module.latest["loss"], trainer.global_step, [])
+        pl_module.guard.check()
         for logger in trainer.loggers:
             logger.save()
 
     def _log(self, trainer: pl.Trainer, task: Any, batch: Any) -> None:
+        task.guard.check()
         metrics = {name: trainer.strategy.reduce(value.float().mean(), reduce_op="mean") for name, value in task.latest.items()}
-        _check_finite(metrics["loss"], trainer.global_step, batch["keys"])
         elapsed = max(self._mark - self._window, 1e-9)
         self.samples_per_second = self._steps * self.batch_size / elapsed
         self.wait_share = min(1.0, self._waited / elapsed)
@@ -75,16 +74,6 @@ class Meter(pl.Callback):
                 f"step {trainer.global_step}/{task.steps}: loss {metrics['loss'].item():.4g}, "
                 f"{self.samples_per_second:.0f} samples/s, {self.wait_share:.0%} of the time waiting for data"
             )
-
-
-def _check_finite(loss: torch.Tensor, step: int, keys: list[str]) -> None:
-    from modalign.zoo.errors import DataError
-
-    if not torch.isfinite(loss):
-        raise DataError(
-            f"the loss is {loss.item()} at step {step}; last batch: {', '.join(keys[:8])}; "
-            "lower the learning rate or the loss weights, or use precision 32-true; checkpoints from before are kept"
-        )
 
 
 class StageProgress(RichProgressBar):

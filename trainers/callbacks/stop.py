@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the step is finished, a checkpoint written, and the process says how to go on."""
+"""Ctrl-C, SIGTERM and SIGUSR1: the step is finished, a checkpoint written, and the process says how to go on."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class StoppedBySignal(BaseException):
@@ -25,17 +28,18 @@ class StoppedBySignal(BaseException):
 
 
 class StopOnSignal(pl.Callback):
-    """Stops between two steps; a second signal stops at once.
+    """Stops between two steps, all ranks after the same one; a second signal stops at once.
 
-    An interrupt in the middle of a step would leave half an optimiser step behind. With several ranks Lightning's own handling
-    stays in place, since ranks would notice a signal at different steps.
+    An interrupt in the middle of a step would leave half an optimiser step behind. Ranks notice a signal at different moments, so they
+    agree: at a poll the highest signal any of them has seen counts for all. SIGUSR1 is what SLURM sends ahead of a time limit.
 
     Args:
         folder: Where checkpoints of the stage go.
+        poll_every: Steps between polls on an accelerator, where each costs a synchronisation; on the CPU every step polls.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, poll_every: int = 10) -> None:
+        self.folder, self.poll_every = folder, poll_every
         self.received: int | None = None
         self._before: dict[int, Any] = {}
 
@@ -44,11 +48,11 @@ class StopOnSignal(pl.Callback):
             raise KeyboardInterrupt
         self.received = number
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Takes over both signals, from the main thread only."""
-        if trainer.world_size > 1 or threading.current_thread() is not threading.main_thread():
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Takes over the signals, from the main thread only, and after Lightning has set its own handlers."""
+        if threading.current_thread() is not threading.main_thread():
             return
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in SIGNALS:
             self._before[number] = signal.signal(number, self._note)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -57,10 +61,18 @@ class StopOnSignal(pl.Callback):
             signal.signal(number, handler)
         self._before = {}
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Saves and stops, if a signal came."""
-        if self.received is not None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Saves and stops, if a signal came to any rank."""
+        number = self._agreed(trainer, pl_module.device)
+        if number:
             trainer.save_checkpoint(self.folder / f"step-{trainer.global_step:08d}.ckpt")
-            raise StoppedBySignal(self.received, trainer.global_step)
+            raise StoppedBySignal(number, trainer.global_step)
+
+    def _agreed(self, trainer: pl.Trainer, device: torch.device) -> int:
+        if trainer.world_size == 1:
+            return self.received or 0
+        if device.type != "cpu" and trainer.global_step % self.poll_every:
+            return 0
+        seen = torch.tensor(self.received or 0, device=device)
+        torch.distributed.all_reduce(seen, torch.distributed.ReduceOp.MAX)
+        return int(seen.item())

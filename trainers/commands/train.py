@@ -9,7 +9,7 @@ from typing import Any
 
 from modalign.zoo.errors import RecipeError
 
-from .recipe import DataConfig, Recipe, StageConfig, TrainerConfig, load_recipe, parse_override, shipped_recipes
+from ..recipe import DataConfig, Recipe, StageConfig, TrainerConfig, load_recipe, parse_override, shipped_recipes
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str]) -> int:
     if print_config:
         print(recipe.to_yaml(), end="")
         return 0
-    from .run import train
+    from ..run import train
 
     train(recipe, stage)
     return 0

@@ -11,9 +11,9 @@ from modalign.datasets.sample import decode_sample
 from modalign.datasets.shards import ShardSet
 from modalign.datasets.sheet import contact_sheet
 
-from .caches import caption_field
-from .console import print_table, track
-from .vectors import set_vectors
+from ..caches import caption_field
+from ..console import print_table, track
+from ..vectors import set_vectors
 
 
 def search(

@@ -8,8 +8,8 @@ from pathlib import Path
 from modalign.zoo.errors import ModalignError, RecipeError, nearest
 from modalign.zoo.registry import FAMILIES, LOSSES, METRICS, PROJECTORS, Registry
 
-from .console import console, print_table
-from .recipe import shipped_recipes
+from ..console import console, print_table
+from ..recipe import shipped_recipes
 
 _REGISTRIES: dict[str, Registry] = {"family": FAMILIES, "projector": PROJECTORS, "loss": LOSSES, "metric": METRICS}
 

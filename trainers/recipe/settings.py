@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
-from modalign.zoo.configure import check_keys, fill
+from modalign.zoo.configure import fill
 from modalign.zoo.encoders.preprocess import Augmentation
-from modalign.zoo.errors import RecipeError, nearest
 
 
 @dataclass
@@ -26,8 +24,10 @@ class DataConfig:
         samples_per_epoch: Length of an epoch; default the sum of the sources.
         languages: Caption languages to train on; default all there are.
         val_languages: Caption languages to validate on; default those trained on.
-        pick: `first` takes a language's first caption (its name), `random` any of its captions.
-        second_caption: Also draw another caption (an alias) of the same language, for losses that use one.
+        pick: `first` takes a language's first caption (its name), `random` any of its captions, `joined` all of them as one long text.
+        second_caption: What losses that read a second caption get: `other`, another caption (an alias) of the same language (with
+            `joined` the first caption), or `first_sentence`, the first sentence of the caption drawn.
+        negatives: Texts drawn per sample from its field `negatives`, for losses that read texts that must not fit.
         augment: Random views.
         num_workers: Worker processes that read and decode; 0 does it in the training process.
         on_error: `raise` at the first bad sample, or `skip` (counted, listed, stopped past a budget).
@@ -40,8 +40,9 @@ class DataConfig:
     samples_per_epoch: int | None = None
     languages: list[str] | None = None
     val_languages: list[str] | None = None
-    pick: Literal["first", "random"] = "random"
-    second_caption: bool = False
+    pick: Literal["first", "random", "joined"] = "random"
+    second_caption: Literal["other", "first_sentence"] = "other"
+    negatives: int = 1
     augment: Augmentation = field(default_factory=Augmentation)
     num_workers: int = 0
     on_error: Literal["raise", "skip"] = "raise"
@@ -90,7 +91,8 @@ class StageConfig:
         model: A model of the stage's own, such as a teacher to be trained first; default the recipe's.
         init_from: A stage of this recipe or a release to take weights from; default the stage before with the same model.
         take: Which parts to take (`image`, `text`, `scale`); default all.
-        teacher: `self` (a copy of the model as the stage starts), a stage of this recipe, or a release; never released.
+        teacher: `self` (a copy of the model as the stage starts), a stage of this recipe, or a release; never released. A list gives
+            several, whose outputs are named `teacher_…`, `teacher2_…`, `teacher3_…`.
         teacher_decay: m of an averaging teacher, `θ* <- m θ* + (1-m) θ` after each step; 1.0 keeps it frozen. For `self` only.
         data: Overrides of the recipe's data.
         epochs: Length of the stage in epochs.
@@ -101,6 +103,12 @@ class StageConfig:
         betas: AdamW's.
         eps: AdamW's.
         clip_norm: Largest norm of the gradient; None does not clip.
+        layer_decay: Role -> factor by which the learning rate falls per layer from the output down, such as `{encoder: 0.85}`.
+        no_decay: Shell patterns of parameter names without weight decay, besides vectors, scalars and what an encoder itself exempts.
+        ema: Decay of an exponential moving average of the weights; the average is what is validated and released. None keeps none.
+        accumulate: Parts a rank's share of the batch is computed in, one after the other, with the exact gradients of the whole
+            (GradCache): less memory for one more forward.
+        grad_checkpointing: Roles whose activations are recomputed in the backward pass, to save memory.
         dropout: Role -> probability: sets every dropout of that role for this stage, such as `{head: 0.0}` where a self-teacher is to
             start equal; default as the model was built.
         batch_norm: `frozen` keeps running statistics even where the parameters train, so that a self-teacher starts equal.
@@ -114,7 +122,7 @@ class StageConfig:
     model: dict[str, Any] | None = None
     init_from: str | None = None
     take: list[str] | None = None
-    teacher: str | None = None
+    teacher: str | list[str] | None = None
     teacher_decay: float = 1.0
     data: dict[str, Any] = field(default_factory=dict)
     epochs: float | None = None
@@ -125,6 +133,11 @@ class StageConfig:
     betas: list[float] = field(default_factory=lambda: [0.9, 0.98])
     eps: float = 1e-6
     clip_norm: float | None = 1.0
+    layer_decay: dict[str, float] = field(default_factory=dict)
+    no_decay: list[str] = field(default_factory=list)
+    ema: float | None = None
+    accumulate: int = 1
+    grad_checkpointing: list[str] = field(default_factory=list)
     dropout: dict[str, float] = field(default_factory=dict)
     batch_norm: Literal["frozen", "train"] = "frozen"
     cache: CacheConfig = field(default_factory=CacheConfig)
@@ -140,7 +153,8 @@ class TrainerConfig:
         accelerator: `auto`, `cpu`, `gpu` …
         devices: Number of devices, or `auto`.
         num_nodes: Number of machines.
-        strategy: Lightning strategy, such as `auto` or `ddp`.
+        strategy: `auto`, `ddp` (every rank holds the model), `fsdp` (FSDP2: the model is sharded over the ranks), or another
+            strategy of Lightning by its name.
         precision: `32-true`, or `bf16-mixed` for bfloat16.
         log_every: Steps between rows of metrics.csv.
         checkpoint_every: Steps between checkpoints.
@@ -148,6 +162,10 @@ class TrainerConfig:
         record_samples: Also write which samples each step saw.
         progress: Show a progress bar.
         deterministic: Ask torch for deterministic algorithms.
+        compile: Compile the blocks of encoders and projectors with torch.compile.
+        loggers: Besides metrics.csv: `tensorboard`, `wandb` (offline unless WANDB_MODE says otherwise).
+        skip_nonfinite: Steps a stage may skip because loss or gradient is no finite number; weights and optimiser stay as they were.
+        timeout_s: Seconds after which a rank that waits for the others gives up.
     """
 
     accelerator: str = "auto"
@@ -161,6 +179,10 @@ class TrainerConfig:
     record_samples: bool = False
     progress: bool = True
     deterministic: bool = False
+    compile: bool = False
+    loggers: list[Literal["tensorboard", "wandb"]] = field(default_factory=list)
+    skip_nonfinite: int = 0
+    timeout_s: int = 1800
 
 
 @dataclass
@@ -225,83 +247,11 @@ class Recipe:
         return fill(DataConfig, merged, f"stages.{stage}.data")
 
 
-def load_recipe(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """Reads, overrides and checks a recipe.
-
-    Args:
-        source: A YAML file, the name of a shipped recipe (`proclip/openmoji`), or plain values.
-        overrides: Dotted key -> value, such as `{"data.batch_size": 64}`.
-
-    Raises:
-        RecipeError: If the file is missing or not YAML, a key unknown, a value of the wrong type, or stages contradict themselves.
-    """
-    values, where = (dict(source), "recipe") if isinstance(source, Mapping) else _read(Path(source))
-    for key, value in (overrides or {}).items():
-        values = _set(values, key.split("."), value)
-    _check_languages(values, where)
-    recipe = fill(Recipe, values, where)
-    if recipe.run_dir is None:
-        recipe.run_dir = f"runs/{Path(where).stem}"
-    _check(recipe, where)
-    return recipe
-
-
-def _read(path: Path) -> tuple[dict[str, Any], str]:
-    path = find_recipe(path)
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: not valid YAML ({str(error).splitlines()[0]})") from None
-    if not isinstance(values, dict):
-        raise RecipeError(f"{path}: a recipe is a mapping with model, data and stages")
-    return values, str(path)
-
-
-def find_recipe(path: Path) -> Path:
-    """The recipe file that a path or a shipped name stands for (`configs/clip/demo.yaml`, `clip/demo`).
-
-    Raises:
-        RecipeError: If there is no such file; the message suggests the nearest shipped one.
-    """
-    if path.is_file():
-        return path
-    shipped = shipped_recipes()
-    name = str(path.with_suffix("")).removeprefix("configs/")
-    if name in shipped:
-        return shipped[name]
-    raise RecipeError(f"there is no recipe {str(path)!r}{nearest(name, shipped)}")
-
-
-def shipped_recipes() -> dict[str, Path]:
-    """FAMILY/NAME -> file of every recipe that comes with the package."""
-    from importlib.resources import files
-
-    root = Path(str(files("modalign.configs").joinpath("")))
-    return {str(file.relative_to(root).with_suffix("")): file for file in sorted(root.glob("*/*.yaml"))}
-
-
-def parse_override(text: str) -> Any:
-    """The value of a `--a.b value` override, read as YAML; `1e-3` is a number too."""
-    try:
-        return float(text) if _is_float(text) and not text.lstrip("+-").isdigit() else yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
-
-
-def _is_float(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return text.lower().lstrip("+-") not in ("nan", "inf", "infinity")
-
-
-def _set(values: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
-    """A copy of `values` with the value at a path replaced, whatever was there."""
-    inner = values.get(path[0])
-    if len(path) == 1:
-        return {**values, path[0]: value}
-    return {**values, path[0]: _set(inner if isinstance(inner, Mapping) else {}, path[1:], value)}
+def teachers_of(stage: StageConfig) -> list[str]:
+    """The teachers a stage names, none, one or several."""
+    if stage.teacher is None:
+        return []
+    return [stage.teacher] if isinstance(stage.teacher, str) else list(stage.teacher)
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -314,53 +264,3 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         else:
             merged[key] = value
     return merged
-
-
-def _check_languages(values: Any, where: str) -> None:
-    """YAML reads the code of Norwegian as False: says so, at any depth."""
-    if isinstance(values, Mapping):
-        for key, value in values.items():
-            if str(key).endswith("languages") and isinstance(value, list) and any(isinstance(item, bool) for item in value):
-                raise RecipeError(f"{where}.{key}: YAML reads no as a boolean; write the language code in quotes, 'no'")
-            _check_languages(value, f"{where}.{key}")
-
-
-def _check(recipe: Recipe, where: str) -> None:
-    if not recipe.stages:
-        raise RecipeError(f"{where}: stages is empty; a recipe has at least one")
-    for name in recipe.stages:
-        _check_stage(recipe, name, f"{where}: stages.{name}")
-    if min(recipe.trainer.log_every, recipe.trainer.checkpoint_every, recipe.trainer.keep_checkpoints) < 1:
-        raise RecipeError(f"{where}: trainer.log_every, checkpoint_every and keep_checkpoints must be at least 1")
-    if recipe.release is not None and recipe.release not in recipe.stages:
-        raise RecipeError(f"{where}: release: there is no stage {recipe.release!r}{nearest(recipe.release, recipe.stages)}")
-
-
-def _check_stage(recipe: Recipe, name: str, place: str) -> None:
-    stage, names = recipe.stages[name], list(recipe.stages)
-    if (stage.epochs is None) == (stage.steps is None):
-        raise RecipeError(f"{place}: give one of epochs and steps")
-    if (stage.epochs or stage.steps or 0) <= 0 or not 0 <= stage.warmup <= 1:
-        raise RecipeError(f"{place}: epochs or steps must be above 0, warmup a share of the steps between 0 and 1")
-    if not stage.train or not stage.losses:
-        raise RecipeError(f"{place}: train and losses say what trains and on what; neither may be empty")
-    for key in ("init_from", "teacher"):
-        if getattr(stage, key) in names[names.index(name) :]:
-            raise RecipeError(f"{place}.{key}: stage {getattr(stage, key)!r} does not come before {name!r}")
-    if stage.teacher_decay != 1.0 and stage.teacher != "self":
-        raise RecipeError(f"{place}.teacher_decay: only a teacher that is a copy of the model (teacher: self) can average it")
-    if recipe.model is None and stage.model is None and recipe.init_from is None:
-        raise RecipeError(f"{place}: there is no model: give model, or init_from with a release that says what it is")
-    check_keys(DataConfig, stage.data, f"{place}.data")
-    if stage.cache.image:
-        _check_cache(recipe.stage_data(name), f"{place}.cache.image")
-
-
-def _check_cache(data: DataConfig, place: str) -> None:
-    if not data.augment.off:
-        raise RecipeError(f"{place}: features are computed once, so random views would be lost; turn data.augment off")
-    if data.on_error == "skip":
-        raise RecipeError(
-            f"{place}: features of a bad sample cannot be cached, so data.on_error: skip does not go with it; repair the shards "
-            "(modalign data check names the samples; modalign data pack --on_error skip leaves them out), or turn one off"
-        )

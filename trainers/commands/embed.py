@@ -9,8 +9,8 @@ import numpy as np
 from modalign.datasets.shards import ShardSet
 from modalign.zoo.errors import RecipeError
 
-from .console import console, track
-from .vectors import set_vectors
+from ..console import console, track
+from ..vectors import set_vectors
 
 
 def embed(

@@ -1,0 +1,1 @@
+"""One file per command of `modalign`; `modalign.trainers.cli` has the table."""

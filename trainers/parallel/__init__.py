@@ -1,0 +1,1 @@
+"""Many processes: which strategy, how a model is cut into shards, what a failed neighbour looks like."""

@@ -1,0 +1,27 @@
+"""The strategy of a run by its name in the recipe."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from ..recipe import TrainerConfig
+
+
+def build_strategy(settings: TrainerConfig, world_size: int) -> Any:
+    """A strategy object where a run has several ranks, with the recipe's timeout; else Lightning's name for it.
+
+    Args:
+        settings: The recipe's trainer section.
+        world_size: Number of ranks.
+    """
+    from lightning.pytorch.strategies import DDPStrategy
+
+    from .sharded import ShardedStrategy
+
+    timeout = timedelta(seconds=settings.timeout_s)
+    if settings.strategy == "fsdp":
+        return ShardedStrategy(world_size, timeout, "gloo" if settings.accelerator == "cpu" else None)
+    if settings.strategy == "ddp" or (settings.strategy == "auto" and world_size > 1):
+        return DDPStrategy(timeout=timeout)
+    return settings.strategy

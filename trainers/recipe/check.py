@@ -1,0 +1,81 @@
+"""What the types of a recipe cannot say: values that contradict each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from modalign.zoo.configure import check_keys
+from modalign.zoo.errors import RecipeError, nearest
+
+from .settings import DataConfig, Recipe, StageConfig, teachers_of
+
+
+def check_languages(values: Any, where: str) -> None:
+    """YAML reads the code of Norwegian as False: says so, at any depth."""
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            if str(key).endswith("languages") and isinstance(value, list) and any(isinstance(item, bool) for item in value):
+                raise RecipeError(f"{where}.{key}: YAML reads no as a boolean; write the language code in quotes, 'no'")
+            check_languages(value, f"{where}.{key}")
+
+
+def check_recipe(recipe: Recipe, where: str) -> None:
+    """Refuses a recipe that contradicts itself.
+
+    Raises:
+        RecipeError: Naming the place and what to change.
+    """
+    if not recipe.stages:
+        raise RecipeError(f"{where}: stages is empty; a recipe has at least one")
+    for name in recipe.stages:
+        _check_stage(recipe, name, f"{where}: stages.{name}")
+    if min(recipe.trainer.log_every, recipe.trainer.checkpoint_every, recipe.trainer.keep_checkpoints) < 1:
+        raise RecipeError(f"{where}: trainer.log_every, checkpoint_every and keep_checkpoints must be at least 1")
+    if recipe.release is not None and recipe.release not in recipe.stages:
+        raise RecipeError(f"{where}: release: there is no stage {recipe.release!r}{nearest(recipe.release, recipe.stages)}")
+
+
+def _check_stage(recipe: Recipe, name: str, place: str) -> None:
+    stage, names = recipe.stages[name], list(recipe.stages)
+    if (stage.epochs is None) == (stage.steps is None):
+        raise RecipeError(f"{place}: give one of epochs and steps")
+    if (stage.epochs or stage.steps or 0) <= 0 or not 0 <= stage.warmup <= 1:
+        raise RecipeError(f"{place}: epochs or steps must be above 0, warmup a share of the steps between 0 and 1")
+    if not stage.train or not stage.losses:
+        raise RecipeError(f"{place}: train and losses say what trains and on what; neither may be empty")
+    _check_order(stage, names[names.index(name) :], name, place)
+    if stage.teacher_decay != 1.0 and stage.teacher != "self":
+        raise RecipeError(f"{place}.teacher_decay: only a teacher that is a copy of the model (teacher: self) can average it")
+    if recipe.model is None and stage.model is None and recipe.init_from is None:
+        raise RecipeError(f"{place}: there is no model: give model, or init_from with a release that says what it is")
+    if stage.accumulate < 1 or recipe.trainer.skip_nonfinite < 0 or not 0 < (stage.ema or 0.5) < 1:
+        raise RecipeError(f"{place}: accumulate must be 1 or more, skip_nonfinite 0 or more, ema between 0 and 1")
+    if stage.ema is not None and recipe.trainer.strategy == "fsdp":
+        raise RecipeError(f"{place}.ema: averaged weights are not kept for a sharded model; use strategy: ddp, or leave ema out")
+    check_keys(DataConfig, stage.data, f"{place}.data")
+    data = recipe.stage_data(name)
+    if stage.cache.text and (data.pick == "joined" or data.second_caption == "first_sentence"):
+        raise RecipeError(f"{place}.cache.text: only captions as they stand are cached, not joined ones or their first sentences")
+    if stage.cache.image:
+        _check_cache(recipe.stage_data(name), f"{place}.cache.image")
+
+
+def _check_order(stage: StageConfig, later: list[str], name: str, place: str) -> None:
+    """What a stage builds on comes before it."""
+    for key, sources in (("init_from", [stage.init_from]), ("teacher", teachers_of(stage))):
+        for source in sources:
+            if source in later:
+                raise RecipeError(f"{place}.{key}: stage {source!r} does not come before {name!r}")
+    if len(teachers_of(stage)) > 1 and "self" in teachers_of(stage):
+        raise RecipeError(f"{place}.teacher: several teachers are stages or releases; self stands alone")
+
+
+def _check_cache(data: DataConfig, place: str) -> None:
+    if not data.augment.off:
+        raise RecipeError(f"{place}: features are computed once, so random views would be lost; turn data.augment off")
+    if data.on_error == "skip":
+        raise RecipeError(
+            f"{place}: features of a bad sample cannot be cached, so data.on_error: skip does not go with it; repair the shards "
+            "(modalign data check names the samples; modalign data pack --on_error skip leaves them out), or turn one off"
+        )
