@@ -120,10 +120,9 @@ def caption_lists(shards: ShardSet) -> Iterator[dict[str, list[str]]]:
         yield decode_sample(raw).captions
 
 
-def caption_field(shards: ShardSet) -> str:
-    """The member that holds captions: json where there is one, else txt."""
-    first = shards.read(0)
-    return "json" if "json" in first.members else "txt"
+def caption_field(*sources: ShardSet) -> str:
+    """The field that holds captions: json in shards of ours, else txt and json, what there is."""
+    return "json" if all(shards.caption_field == "json" for shards in sources) else "caption"
 
 
 def text_vectors(

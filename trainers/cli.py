@@ -26,10 +26,25 @@ COMMANDS: dict[str, tuple[str, str, tuple[str, ...], str]] = {
     "assets get": ("modalign.datasets.assets.commands", "get", ("name",), "fetch and convert an asset"),
     "assets where": ("modalign.datasets.assets.commands", "where", ("name",), "where an asset is"),
     "data pack": ("modalign.datasets.pack", "pack", ("source",), "make shards of a table or a folder"),
+    "data index": ("modalign.datasets.index_command", "index", ("shards",), "make others' plain tars readable as they are"),
+    "data inspect": ("modalign.trainers.commands.inspect", "inspect_batch", ("batch",), "what a training step sees"),
     "data check": ("modalign.datasets.check", "check", ("shards",), "verify shards, sample by sample"),
     "data show": ("modalign.datasets.show", "show", ("shards",), "a contact sheet of shards"),
     "data split": ("modalign.datasets.split", "split", ("shards",), "split shards by group"),
     "data bench": ("modalign.datasets.bench", "bench", ("shards",), "samples per second, step by step"),
+    "launch slurm": (
+        "modalign.trainers.commands.launch",
+        "slurm",
+        ("recipe",),
+        "write the batch file of a run on a SLURM cluster",
+    ),
+    "doctor": ("modalign.trainers.commands.doctor", "doctor", (), "is this machine fit to train on?"),
+    "completion": (
+        "modalign.trainers.commands.completion",
+        "completion",
+        ("shell",),
+        "the script that completes commands in a shell",
+    ),
 }
 
 
@@ -62,6 +77,11 @@ def _dispatch(arguments: list[str]) -> int:
         from importlib.metadata import version
 
         print(version("modalign"))
+        return 0
+    if arguments[0] == "--complete":
+        from .commands.completion import candidates
+
+        print("\n".join(candidates(arguments[1:])))
         return 0
     words = 2 if any(command.startswith(f"{arguments[0]} ") for command in COMMANDS) else 1
     name = " ".join(arguments[:words])

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from .process import global_rank
+from .parallel.rank import global_rank
 
 T = TypeVar("T")
 console = Console(highlight=False, soft_wrap=True, quiet=global_rank() > 0)

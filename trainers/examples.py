@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -81,6 +81,7 @@ class PairExample:
     captions: CaptionChoice
     negatives: int = 0
     ids: Sequence[str] = ()
+    takes_encoded: ClassVar[bool] = True  # photographs come encoded: a random view decodes only what it needs
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> dict[str, Any]:
         """Returns {key, text, second, negatives, ids, image}, as far as they are wanted."""

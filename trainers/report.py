@@ -17,8 +17,8 @@ from modalign import zoo
 from modalign.datasets.shards import ShardSet
 from modalign.zoo.metrics.retrieval import flatten
 
-from .recipe import Recipe
 from .commands.search import best_hits, picture_and_caption
+from .recipe import Recipe
 from .vectors import set_vectors
 
 _STYLE = """

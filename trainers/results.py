@@ -9,10 +9,10 @@ from modalign import zoo
 from modalign.datasets.shards import ShardSet
 from modalign.datasets.sheet import contact_sheet
 
+from .commands.search import best_hits, picture_and_caption
 from .console import console, print_table
 from .evaluate import row_of, write_json
 from .recipe import Recipe
-from .commands.search import best_hits, picture_and_caption
 from .vectors import set_vectors
 
 

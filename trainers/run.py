@@ -21,7 +21,7 @@ from modalign.zoo.errors import RecipeError, nearest
 
 from .console import console, quiet_libraries
 from .evaluate import evaluate_retrieval, print_report, write_json
-from .process import global_rank
+from .parallel.rank import global_rank
 from .recipe import EvaluateConfig, Recipe, load_recipe
 from .results import report_results
 from .stage import Place, run_stage

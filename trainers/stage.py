@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from modalign.datasets.loader import Loader
-from modalign.datasets.shards import ShardSet
 from modalign.zoo.checkpoints.card import model_card
 from modalign.zoo.checkpoints.durable import write_text
 from modalign.zoo.checkpoints.release import save_release
@@ -23,6 +21,7 @@ from modalign.zoo.errors import RecipeError
 
 from .build import StageRelease, Start, build_model, build_teachers
 from .callbacks.csv_log import CsvLog
+from .callbacks.ema import AveragedWeights
 from .callbacks.meter import Meter, StageProgress
 from .callbacks.sample_log import SampleLog
 from .callbacks.stop import StopOnSignal
@@ -30,12 +29,15 @@ from .callbacks.validate import Validate
 from .checkpoint_io import STATE, AtomicCheckpointIO, newest, verify
 from .console import console, print_table
 from .guard import FiniteGuard
+from .loggers import build_loggers
 from .objective import Objective
+from .parallel.failure import explained
+from .parallel.sharded import gathered, is_sharded
 from .parallel.strategy import build_strategy
-from .process import global_rank
+from .parallel.world import World, find_world
 from .recipe import DataConfig, Recipe
 from .roles import TrainedParameter, freeze, select, set_dropout, table
-from .stage_data import Needs, build_loader, check_cuts, eval_features, needs_of
+from .stage_data import Needs, build_loader, check_cuts, eval_features, needs_of, open_shards
 from .stream import StageStream
 from .task import AlignmentTask, self_teacher
 
@@ -96,13 +98,16 @@ def run_stage(recipe: Recipe, place: Place, release_of: StageRelease) -> None:
     teachers = [self_teacher(start.model)] if stage.teacher == "self" else build_teachers(recipe, stage, release_of)
     trainer, task, stream = _assemble(recipe, place, start, objective, trained, teachers)
     checkpoint = _resume_from(place, trainer)
-    trainer.fit(task, train_dataloaders=stream, ckpt_path=checkpoint, weights_only=True)
-    summary = {"steps": trainer.global_step, "seconds": round(time.time() - started, 1)} | _take_best(task, trainer, place)
-    summary |= _second_caption_share(task, stream) | _skipped(stream)
+    with explained(trainer, recipe.trainer.timeout_s):
+        trainer.fit(task, train_dataloaders=stream, ckpt_path=checkpoint, weights_only=True)
+    summary = {"steps": trainer.global_step, "seconds": round(time.time() - started, 1)}
+    model = _whole_model(recipe, place.name, release_of, task)
+    summary |= _take_best(model, trainer, place)
+    summary |= _second_caption_share(task, stream) | _skipped(task, stream)
     if trainer.is_global_zero:
         names = start.trained | {entry.name for entry in trained}
-        card = model_card(start.model, recipe.title)
-        save_release(start.model, place.release, kind=stage.keep, card=card, trained=names, public=False)
+        card = model_card(model, recipe.title)
+        save_release(model, place.release, kind=stage.keep, card=card, trained=names, public=False)
         write_text(place.done, json.dumps(summary, indent=1))
         shutil.rmtree(place.checkpoints, ignore_errors=True)
     trainer.strategy.barrier()
@@ -126,7 +131,7 @@ def _assemble(
     teachers: list[Any],
 ) -> tuple[pl.Trainer, AlignmentTask, StageStream]:
     stage, data = recipe.stages[place.name], recipe.stage_data(place.name)
-    rank, world = _rank_and_world(recipe)
+    world = find_world(recipe.trainer)
     loader = build_loader(
         start.model,
         teachers,
@@ -135,8 +140,8 @@ def _assemble(
         needs_of(objective.inputs()),
         where=f"stages.{place.name}",
         seed=_stage_seed(recipe, place.name),
-        rank=rank,
-        world_size=world,
+        rank=world.rank,
+        world_size=world.size,
         folder=place.folder,
     )
     steps = stage.steps if stage.steps is not None else max(1, round((stage.epochs or 0) * len(loader)))
@@ -157,20 +162,7 @@ def _assemble(
     return _trainer(recipe, place, data, loader, start.model, world), task, stream
 
 
-def _rank_and_world(recipe: Recipe) -> tuple[int, int]:
-    """This process's rank and the number of ranks, as torchrun and SLURM announce them and as `devices` asks for."""
-    rank = global_rank()
-    devices = recipe.trainer.devices
-    if "WORLD_SIZE" in os.environ:
-        return rank, int(os.environ["WORLD_SIZE"])
-    try:
-        count = torch.cuda.device_count() or 1 if devices in ("auto", "-1", -1) else int(devices)
-    except ValueError:
-        raise RecipeError(f"trainer.devices: {devices!r} is neither a number nor auto") from None
-    return rank, count * recipe.trainer.num_nodes
-
-
-def _trainer(recipe: Recipe, place: Place, data: DataConfig, loader: Loader, model: Any, world: int) -> pl.Trainer:
+def _trainer(recipe: Recipe, place: Place, data: DataConfig, loader: Loader, model: Any, world: World) -> pl.Trainer:
     settings, stage = recipe.trainer, recipe.stages[place.name]
     meter = Meter(data.batch_size, settings.log_every, len(loader), speak=settings.progress and not console.is_terminal)
     callbacks: list[pl.Callback] = [meter]
@@ -178,6 +170,8 @@ def _trainer(recipe: Recipe, place: Place, data: DataConfig, loader: Loader, mod
         callbacks.append(StageProgress(meter, place.name))
     if settings.record_samples:
         callbacks.append(SampleLog(place.folder / "samples.csv"))
+    if stage.ema is not None:
+        callbacks.append(AveragedWeights(stage.ema))
     if stage.validate is not None:
         callbacks.append(_validate(recipe, place, data, loader, model))
     callbacks.append(StopOnSignal(place.checkpoints, settings.log_every))
@@ -194,14 +188,14 @@ def _trainer(recipe: Recipe, place: Place, data: DataConfig, loader: Loader, mod
     )
     return pl.Trainer(
         accelerator=settings.accelerator,
-        devices=settings.devices,
-        num_nodes=settings.num_nodes,
-        strategy=build_strategy(settings, world),
+        devices=world.devices,
+        num_nodes=world.nodes,
+        strategy=build_strategy(settings, world.size),
         precision=settings.precision,
         max_epochs=1,
         gradient_clip_val=stage.clip_norm,
         use_distributed_sampler=False,
-        logger=CsvLog(place.run / "metrics.csv", place.name),
+        logger=[CsvLog(place.run / "metrics.csv", place.name), *build_loggers(settings.loggers, place.run, place.name)],
         log_every_n_steps=10**9,  # Meter logs
         callbacks=callbacks,
         plugins=[AtomicCheckpointIO()],
@@ -218,7 +212,7 @@ def _validate(recipe: Recipe, place: Place, data: DataConfig, loader: Loader, mo
     assert stage.validate is not None
     if data.val is None:
         raise RecipeError(f"stages.{place.name}.validate: there is nothing to validate on; give data.val, or take validate out")
-    shards, languages = ShardSet(data.val), data.val_languages or data.languages
+    shards, languages = open_shards(data.val, data), data.val_languages or data.languages
     features = eval_features(model, shards, languages, stage.cache)
     every = round(stage.validate.every_epochs * len(loader))
     return Validate(stage.validate, every, shards, languages, features, place.checkpoints)
@@ -238,7 +232,23 @@ def _resume_from(place: Place, trainer: pl.Trainer) -> Path | None:
     return checkpoint
 
 
-def _take_best(task: AlignmentTask, trainer: pl.Trainer, place: Place) -> dict[str, Any]:
+def _whole_model(recipe: Recipe, name: str, release_of: StageRelease, task: AlignmentTask) -> Any:
+    """The trained model in one piece: the task's own, or a new one with the gathered weights where the task's is sharded."""
+    if not is_sharded(task.model):
+        return task.model
+    state = gathered(task)
+    pl.seed_everything(_stage_seed(recipe, name), verbose=False)  # what did not train is built as it was
+    model = build_model(recipe, name, release_of).model
+    _load_trained(model, state)
+    return model
+
+
+def _load_trained(model: Any, state: dict[str, torch.Tensor]) -> None:
+    weights = {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
+    model.load_state_dict(weights, strict=False)
+
+
+def _take_best(model: Any, trainer: pl.Trainer, place: Place) -> dict[str, Any]:
     """Loads the best validated weights into the model, if the stage asks for them."""
     validate = next((callback for callback in trainer.callbacks if isinstance(callback, Validate)), None)  # type: ignore[attr-defined]
     if validate is None or validate.best is None:
@@ -247,18 +257,19 @@ def _take_best(task: AlignmentTask, trainer: pl.Trainer, place: Place) -> dict[s
         best = place.checkpoints / "best"
         verify(best)
         state = torch.load(best / STATE, map_location="cpu", weights_only=True)["state_dict"]
-        weights = {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
-        task.model.load_state_dict(weights, strict=False)
+        _load_trained(model, state)
         console.print(f"best {validate.settings.metric} {validate.best:.1f} at step {validate.best_step}: its weights are taken")
     return {"metric": validate.settings.metric, "best": validate.best, "best_step": validate.best_step}
 
 
-def _skipped(stream: StageStream) -> dict[str, int]:
-    """How many samples were left out as bad, said and recorded."""
-    count = len(stream.loader.quarantine.entries)
+def _skipped(task: AlignmentTask, stream: StageStream) -> dict[str, int]:
+    """How many samples and steps were left out as bad, said and recorded."""
+    count, steps = len(stream.loader.quarantine.entries), task.guard.skipped
+    if steps:
+        console.print(f"[yellow]{steps} steps were skipped: their loss or gradient was no finite number[/]")
     if count:
         console.print(f"[yellow]{count} bad samples were skipped; quarantine.jsonl in the stage's folder lists them[/]")
-    return {"skipped_samples": count} if count else {}
+    return ({"skipped_samples": count} if count else {}) | ({"skipped_steps": steps} if steps else {})
 
 
 def _second_caption_share(task: AlignmentTask, stream: StageStream) -> dict[str, float]:

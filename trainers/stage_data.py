@@ -10,6 +10,7 @@ from typing import Any
 
 from modalign.datasets.loader import Loader
 from modalign.datasets.plan import BatchPlan
+from modalign.datasets.remote import remote_of
 from modalign.datasets.shards import ShardSet
 from modalign.zoo.errors import RecipeError
 
@@ -57,18 +58,24 @@ def needs_of(inputs: frozenset[str]) -> Needs:
     )
 
 
-def open_sources(train: str | dict[str, float] | None, where: str) -> tuple[list[ShardSet], list[float] | None]:
+def open_shards(name: str, data: DataConfig) -> ShardSet:
+    """Opens shards with a recipe's settings on damage and on other machines."""
+    remote = remote_of(data.allow_remote or None, data.remote_cache_gb)
+    return ShardSet(name, on_error=data.on_error, remote=remote)
+
+
+def open_sources(data: DataConfig, where: str) -> tuple[list[ShardSet], list[float] | None]:
     """Opens the shards of `data.train`; weights are None for a single source.
 
     Raises:
         RecipeError: If there is none.
         DataError: If one is not as its manifest says.
     """
-    if not train:
+    if not data.train:
         raise RecipeError(f"{where}.train: say what to train on: a folder of shards, asset:NAME/SPLIT, or --data.train SHARDS")
-    if isinstance(train, str):
-        return [ShardSet(train)], None
-    return [ShardSet(name) for name in train], [float(weight) for weight in train.values()]
+    if isinstance(data.train, str):
+        return [open_shards(data.train, data)], None
+    return [open_shards(name, data) for name in data.train], [float(weight) for weight in data.train.values()]
 
 
 def check_cuts(model: Any, trained: Sequence[TrainedParameter], cache: CacheConfig, where: str) -> None:
@@ -112,7 +119,7 @@ def build_loader(
         world_size: All processes.
         folder: The stage's folder, for features only this run can use and the list of skipped samples.
     """
-    sources, weights = open_sources(data.train, f"{where}.data")
+    sources, weights = open_sources(data, f"{where}.data")
     plan = BatchPlan([shards.shard_sizes for shards in sources], weights, data.batch_size, seed, data.samples_per_epoch)
     cut = stage.cache.image if needs.image else None
     images = image_vectors(model.image, sources, cut, data.num_workers) if cut else None
@@ -133,7 +140,7 @@ def build_loader(
         image_features=None if images is None else images.take,
         image_cut=cut,
     )
-    fields = [caption_field(sources[0])] + (["image"] if reads_pictures else [])
+    fields = [caption_field(*sources)] + (["image"] if reads_pictures else [])
     return Loader(
         sources,
         plan,
@@ -144,6 +151,8 @@ def build_loader(
         world_size=world_size,
         num_workers=data.num_workers,
         on_error=data.on_error,
+        error_budget=data.error_budget,
+        timeout=data.timeout,
         quarantine_file=folder / "quarantine.jsonl" if data.on_error == "skip" else None,
     )
 

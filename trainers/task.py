@@ -16,7 +16,7 @@ from modalign.zoo.errors import ReleaseError
 from .guard import FiniteGuard
 from .objective import Objective
 from .optim import build_optimizer, build_schedule
-from .parallel.sharded import shard_model, whole_norm
+from .parallel.sharded import shard_model, usable, whole_norm
 from .parallel.units import blocks_of
 from .recipe import StageConfig
 from .roles import TrainedParameter, set_modes
@@ -107,7 +107,7 @@ class AlignmentTask(pl.LightningModule):
                 continue
             view = {key: value for key, value in batch.items() if key.startswith("image")}
             view |= {key.removeprefix(prefix): value for key, value in batch.items() if key.startswith(prefix)}
-            with torch.no_grad():
+            with torch.no_grad(), usable(teacher):
                 outputs |= {f"{prefix}{name}": value for name, value in teacher(view).items()}
         return outputs
 
@@ -178,6 +178,11 @@ class AlignmentTask(pl.LightningModule):
         if self.averages_teacher:
             kept |= {f"teacher.{entry.name}" for entry in self.trained} | _statistics(self.model, "teacher.")
         return {name: value for name, value in state.items() if name in kept}
+
+    def moving_buffers(self) -> list[Tensor]:
+        """Batch-norm statistics that training changes."""
+        names = _statistics(self.model, "")
+        return [buffer for name, buffer in self.model.named_buffers() if name in names]
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Loads what `state_dict` gives; the rest of the model is not in a checkpoint."""

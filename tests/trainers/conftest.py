@@ -1,8 +1,12 @@
 """A tiny recipe with every feature of a stage, and ways to run it."""
 
 import copy
+import sys
+from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # for launching.py
 
 
 @pytest.fixture
@@ -74,3 +78,26 @@ def tiny_recipe(tiny_model, tiny_shards, own_home, tmp_path):
         "run_dir": str(tmp_path / "run"),
     }
     return copy.deepcopy(recipe)
+
+
+@pytest.fixture
+def pair_recipe(tiny_recipe):
+    """One stage with everything that crosses ranks: CLIP over the gathered batch, a gathered and an averaging self-teacher."""
+    stage = {
+        "model": tiny_recipe["stages"]["teacher"]["model"],
+        "teacher": "self",
+        "teacher_decay": 0.9,
+        "train": {"encoder": 1e-3, "embedder": 1e-3, "head": 1e-3, "aux": 1e-2},
+        "losses": {
+            "clip": {},
+            "instance": {"loss": "feature_distillation", "weight": 0.1, "gather": True},
+            "structure": {"loss": "structure_distillation", "weight": 0.1, "gather": True},
+        },
+        "epochs": 4,
+    }
+    tiny_recipe |= {"stages": {"pair": stage}, "evaluate": None}
+    tiny_recipe["model"]["image"]["name"] = stage["model"]["image"]["name"] = "timm:test_vit"
+    del stage["model"]["image"]["image_size"]
+    tiny_recipe["data"] |= {"batch_size": 8}
+    tiny_recipe["trainer"] |= {"checkpoint_every": 10**6, "progress": False}
+    return tiny_recipe

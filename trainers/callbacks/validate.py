@@ -15,8 +15,10 @@ from modalign.datasets.shards import ShardSet
 from modalign.zoo.errors import RecipeError, nearest
 from modalign.zoo.metrics.retrieval import flatten
 
+from ..parallel.sharded import usable
 from ..recipe import ValidateConfig
 from ..vectors import Features, set_vectors
+from .ema import AveragedWeights
 
 
 class Validate(pl.Callback):
@@ -51,12 +53,14 @@ class Validate(pl.Callback):
         step = trainer.global_step
         if step % self.every and step != pl_module.steps:
             return
-        vectors = set_vectors(pl_module.model, self.shards, languages=self.languages, features=self.features)
-        metrics = flatten(vectors.retrieval()["metrics"])
-        pl_module.train()
-        for logger in trainer.loggers:
-            logger.log_metrics({f"val/{name}": value for name, value in metrics.items()}, step=step)
-        self._judge(trainer, step, metrics)
+        with AveragedWeights.within(trainer, pl_module):
+            with usable(pl_module.model):
+                vectors = set_vectors(pl_module.model, self.shards, languages=self.languages, features=self.features)
+            metrics = flatten(vectors.retrieval()["metrics"])
+            pl_module.train()
+            for logger in trainer.loggers:
+                logger.log_metrics({f"val/{name}": value for name, value in metrics.items()}, step=step)
+            self._judge(trainer, step, metrics)
 
     def _judge(self, trainer: pl.Trainer, step: int, metrics: dict[str, float]) -> None:
         if self.settings.metric not in metrics:

@@ -6,14 +6,15 @@ a checkpoint, and how a plain model becomes a sharded one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
@@ -45,9 +46,7 @@ class ShardedStrategy(ModelParallelStrategy):
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """The whole tensors; a collective: every rank must call it."""
-        task: Any = self.lightning_module
-        state = {name: whole(value) for name, value in task.state_dict().items()}
-        return {name: value.reshape(()) if name in task.scalars else value for name, value in state.items()}
+        return gathered(self.lightning_module)
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """The optimiser's state with whole tensors; a collective."""
@@ -129,3 +128,22 @@ def shard_model(model: nn.Module, mesh: Any) -> None:
 def is_sharded(model: nn.Module) -> bool:
     """Whether the model's parameters are shards."""
     return any(isinstance(parameter, DTensor) for parameter in model.parameters())
+
+
+@contextmanager
+def usable(model: nn.Module) -> Iterator[None]:
+    """Within it a sharded model's methods can be called as if it were whole: what no block holds is gathered; blocks gather themselves."""
+    if not isinstance(model, FSDPModule):
+        yield
+        return
+    model.unshard()
+    try:
+        yield
+    finally:
+        model.reshard()
+
+
+def gathered(task: Any) -> dict[str, Tensor]:
+    """Name -> whole tensor of what a task trains; a collective."""
+    state = {name: whole(value) for name, value in task.state_dict().items()}
+    return {name: value.reshape(()) if name in task.scalars else value for name, value in state.items()}

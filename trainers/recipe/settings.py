@@ -31,6 +31,10 @@ class DataConfig:
         augment: Random views.
         num_workers: Worker processes that read and decode; 0 does it in the training process.
         on_error: `raise` at the first bad sample, or `skip` (counted, listed, stopped past a budget).
+        error_budget: With `skip`, the share of all samples that may be bad.
+        timeout: Seconds to wait for a batch before it is an error; 0 waits for ever.
+        allow_remote: Schemes (`https`, `s3`, `gs`, `http`) or origins (`http://127.0.0.1:8000`) that shards may be read from.
+        remote_cache_gb: Most that local copies of remote shards may take.
     """
 
     train: str | dict[str, float] | None = None
@@ -46,6 +50,10 @@ class DataConfig:
     augment: Augmentation = field(default_factory=Augmentation)
     num_workers: int = 0
     on_error: Literal["raise", "skip"] = "raise"
+    error_budget: float = 0.001
+    timeout: float = 900.0
+    allow_remote: list[str] = field(default_factory=list)
+    remote_cache_gb: float = 50.0
 
 
 @dataclass

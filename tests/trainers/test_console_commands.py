@@ -1,0 +1,77 @@
+"""doctor, completion and launch: what they print, and that what they write works."""
+
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from modalign.trainers.cli import COMMANDS, main
+from modalign.trainers.commands import doctor
+from modalign.trainers.commands.completion import candidates
+
+
+def test_doctor_finds_this_machine_fit(own_home, capsys):
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert torch.__version__.split("+")[0] in out and "GiB free" in out
+
+
+def test_doctor_names_a_malicious_upload_and_a_missing_package(monkeypatch, own_home, capsys):
+    real = doctor.version
+
+    def version(name):
+        if name == "peft":
+            raise doctor.PackageNotFoundError(name)
+        return "2.6.3" if name == "lightning" else real(name)
+
+    monkeypatch.setattr(doctor, "version", version)
+    assert main(["doctor"]) == 2
+    printed = capsys.readouterr()
+    assert "malicious" in printed.out and "pip install peft" in printed.out
+    assert "lightning" in printed.err and "peft" in printed.err
+
+
+def test_doctor_scans_for_pickles(tmp_path, own_home, capsys):
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"a": 1}))
+    torch.save({"a": torch.zeros(1)}, tmp_path / "b.pt")
+    np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
+    np.save(tmp_path / "plain.npy", np.zeros(3))
+    (tmp_path / "c.bin").write_bytes(b"plain")
+    assert main(["doctor", "--scan", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in ("a.pkl", "b.pt", "objects.npy")) and "plain.npy" not in out and "c.bin" not in out
+
+
+def test_completion_knows_commands_options_and_recipes():
+    assert {"train", "data", "doctor"} <= set(candidates([""]))
+    assert candidates(["data", "sp"]) == ["split"]
+    assert "--data.batch_size" in candidates(["train", "x.yaml", "--data.b"])
+    assert candidates(["eval", "model", "--dat"]) == ["--data"]
+    assert "configs/proclip/openmoji.yaml" in candidates(["train", "configs/pro"])
+    assert candidates(["nonsense", ""]) == []
+
+
+def test_every_command_completes_its_options():
+    """The source of every command is found and read without importing it."""
+    for name, (_, _, positional, _) in COMMANDS.items():
+        options = candidates([*name.split(), "--"])
+        assert options or name in ("zoo list", "assets list", "completion", "zoo show", "assets get", "assets where"), name
+        assert not {f"--{word}" for word in positional} & set(options), name
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+def test_the_bash_script_completes(tmp_path):
+    scripts = Path(sys.executable).parent
+    if not (scripts / "modalign").exists():
+        pytest.skip("the command modalign is not installed beside this Python")
+    assert main(["completion", "bash"]) == 0
+    line = 'source <(modalign completion bash); COMP_WORDS=(modalign data sp); COMP_CWORD=2; _modalign; echo "${COMPREPLY[@]}"'
+    done = subprocess.run(
+        ["bash", "-c", line], capture_output=True, text=True, env={"PATH": f"{scripts}:/usr/bin:/bin"}, timeout=60
+    )
+    assert done.stdout.strip() == "split", done.stderr

@@ -1,0 +1,170 @@
+"""torchrun on two nodes, a SLURM batch file that requeues, a rank that dies, a rank that hangs: as far as gloo on one machine goes."""
+
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from launching import CLI, assert_equal_runs, children, start, wait_for_step, write_recipe
+
+from modalign.trainers import train
+from modalign.trainers.cli import main
+from modalign.trainers.parallel.world import World, find_world
+from modalign.trainers.recipe import TrainerConfig
+from modalign.zoo.errors import RecipeError
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def clip_recipe(pair_recipe):
+    """Without teachers, two epochs: 12 steps."""
+    pair_recipe["stages"]["pair"] |= {"teacher": None, "teacher_decay": 1.0, "losses": {"clip": {}}, "epochs": 2}
+    return pair_recipe
+
+
+@pytest.mark.timeout(280)
+def test_torchrun_on_two_nodes(clip_recipe, tmp_path):
+    """Two torchrun agents, as on two machines; devices and num_nodes come from the launcher."""
+    whole = train(clip_recipe | {"run_dir": str(tmp_path / "whole")})
+    path, run, port = write_recipe(clip_recipe, tmp_path / "recipe.yaml"), tmp_path / "two", free_port()
+    agents = [
+        start(
+            [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", f"--node_rank={node}", "--nproc_per_node=1"]
+            + ["--master_addr=127.0.0.1", f"--master_port={port}", "-m", "modalign.trainers.cli", "train", path, "--run_dir", run]
+        )
+        for node in range(2)
+    ]
+    outputs = [agent.communicate(timeout=240)[0] for agent in agents]
+    assert [agent.returncode for agent in agents] == [0, 0], "\n".join(output[-2000:] for output in outputs)
+    assert sum(output.count("release:") for output in outputs) == 1, "only the first rank speaks"
+    assert_equal_runs(run, whole)
+
+
+FAKE_SRUN = """#!{python}
+# stands in for SLURM: two tasks on this machine, signals passed on, the highest exit code
+import os, signal, subprocess, sys
+words = sys.argv[1:]
+while words[0].startswith("--"):
+    words.pop(0)
+env = lambda rank: os.environ | dict(SLURM_PROCID=str(rank), SLURM_LOCALID=str(rank), SLURM_NODEID="0", SLURM_NTASKS="2")
+tasks = [subprocess.Popen(words, env=env(rank)) for rank in range(2)]
+signal.signal(signal.SIGUSR1, lambda *_: [task.send_signal(signal.SIGUSR1) for task in tasks])
+open("tasks.pid", "w").write(str(os.getpid()))
+sys.exit(max(task.wait() % 256 for task in tasks))
+"""
+FAKE_SCONTROL = """#!/bin/sh
+if [ "$1" = show ]; then echo 127.0.0.1; else echo "$@" >> scontrol.log; fi
+"""
+
+
+@pytest.mark.timeout(290)
+def test_the_slurm_file_requeues_and_goes_on(clip_recipe, tmp_path, monkeypatch, capsys):
+    clip_recipe["stages"]["pair"]["epochs"] = 6
+    whole = train(clip_recipe | {"run_dir": str(tmp_path / "whole")})
+    monkeypatch.chdir(tmp_path)
+    write_recipe(clip_recipe, tmp_path / "recipe.yaml")
+    options = "--trainer.accelerator cpu"
+    asked = ["launch", "slurm", "recipe.yaml", "--tasks_per_node", "2", "--gpus_per_node", "0", "--options", options]
+    clip_recipe["run_dir"] = "part"
+    write_recipe(clip_recipe, tmp_path / "recipe.yaml")
+    assert main([*asked, "--out", "job.sbatch", "--sbatch=--partition=short"]) == 0
+    text = (tmp_path / "job.sbatch").read_text()
+    assert "#SBATCH --partition=short" in text and "#SBATCH --signal=SIGUSR1@180" in text and "--gpus-per-node" not in text
+
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    modalign = f'#!/bin/sh\nexec {sys.executable} -m modalign.trainers.cli "$@"\n'
+    for name, content in (("srun", FAKE_SRUN.format(python=sys.executable)), ("scontrol", FAKE_SCONTROL), ("modalign", modalign)):
+        (tools / name).write_text(content)
+        (tools / name).chmod(0o755)
+    env = {"PATH": f"{tools}:{os.environ['PATH']}", "SLURM_JOB_ID": str(free_port()), "SLURM_JOB_NAME": "part"}
+    env |= {"SLURM_JOB_NODELIST": "here", "SLURM_JOB_NUM_NODES": "1", "SLURM_NTASKS_PER_NODE": "2"}
+
+    job = start(["bash", "job.sbatch"], env)
+    wait_for_step(job, tmp_path / "part", 5)
+    os.kill(int((tmp_path / "tasks.pid").read_text()), signal.SIGUSR1)
+    output = job.communicate(timeout=120)[0]
+    assert job.returncode == 0 and "back into the queue" in output, output[-3000:]
+    assert (tmp_path / "scontrol.log").read_text() == f"requeue {env['SLURM_JOB_ID']}\n"
+
+    again = start(["bash", "job.sbatch"], env)
+    output = again.communicate(timeout=200)[0]
+    assert again.returncode == 0 and output.count("continues at step") == 1, output[-3000:]
+    assert_equal_runs(tmp_path / "part", whole)
+
+
+@pytest.mark.timeout(280)
+def test_a_killed_rank_stops_the_others_and_the_run_goes_on(clip_recipe, tmp_path):
+    clip_recipe["stages"]["pair"]["epochs"] = 20
+    clip_recipe["trainer"]["checkpoint_every"] = 3
+    path, run = write_recipe(clip_recipe, tmp_path / "recipe.yaml"), tmp_path / "run"
+    command = [*CLI, "train", path, "--run_dir", run, "--trainer.timeout_s", "60"]
+    process = start([*command, "--trainer.devices", "2"])
+    wait_for_step(process, run, 8)
+    second = [child for child in children(process.pid) if b"modalign.trainers.cli" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    os.kill(second[0], signal.SIGKILL)
+    killed = time.monotonic()
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode not in (0, None) and time.monotonic() - killed < 60
+    assert "another rank ended" in output, output[-3000:]
+
+    alone = start(command)
+    output = alone.communicate(timeout=120)[0]
+    assert "continues at step" in output and alone.returncode == 0, output[-3000:]
+
+
+SLOW = """
+import time
+import torch.distributed as dist
+from modalign.zoo.losses.clip import ClipLoss
+from modalign.zoo.registry import LOSSES
+
+@LOSSES.register("slow_clip")
+class SlowClip(ClipLoss):
+    def forward(self, outputs, batch):
+        if dist.get_rank() == 1:
+            time.sleep(100)
+        return super().forward(outputs, batch)
+"""
+
+
+@pytest.mark.timeout(200)
+def test_a_rank_that_hangs_is_named_as_such(clip_recipe, tmp_path):
+    (tmp_path / "slow.py").write_text(SLOW)
+    clip_recipe["stages"]["pair"]["losses"] = {"slow_clip": {}}
+    path = write_recipe(clip_recipe, tmp_path / "recipe.yaml")
+    command = [*CLI, "train", path, "--run_dir", tmp_path / "run", "--allow_module", "slow"]
+    process = start([*command, "--trainer.devices", "2", "--trainer.timeout_s", "25"], cwd=tmp_path)
+    wait = time.monotonic()
+    try:
+        output = process.communicate(timeout=150)[0]
+    finally:
+        for child in children(process.pid):
+            os.kill(child, signal.SIGKILL)
+    assert process.returncode not in (0, None), time.monotonic() - wait
+    assert "rank 0: another rank did not answer within 25 s (trainer.timeout_s)" in output, output[-3000:]
+
+
+def test_the_launcher_says_how_many_there_are(monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RUN_ID", "SLURM_NTASKS", "SLURM_PROCID", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    cpu = TrainerConfig(accelerator="cpu")
+    assert find_world(cpu) == World(0, 1, 1, 1)
+    assert find_world(TrainerConfig(accelerator="cpu", devices=3, num_nodes=2)).size == 6
+    with pytest.raises(RecipeError, match=r"trainer.devices: 'two'"):
+        find_world(TrainerConfig(accelerator="cpu", devices="two"))
+
+    for name, value in (("RANK", "5"), ("WORLD_SIZE", "8"), ("LOCAL_WORLD_SIZE", "4"), ("TORCHELASTIC_RUN_ID", "x")):
+        monkeypatch.setenv(name, value)
+    assert find_world(cpu) == World(5, 8, 4, 2)
+    assert find_world(TrainerConfig(devices=4, num_nodes=2)) == World(5, 8, 4, 2)
+    with pytest.raises(RecipeError, match=r"trainer.devices is 2, but the launcher started 4"):
+        find_world(TrainerConfig(devices=2))
