@@ -20,6 +20,8 @@ COMMANDS: dict[str, tuple[str, str, tuple[str, ...], str]] = {
     "eval": ("modalign.trainers.evaluate", "evaluate", ("model",), "measure a model on shards"),
     "embed": ("modalign.trainers.commands.embed", "embed", ("model",), "write the vectors of shards to a file"),
     "search": ("modalign.trainers.commands.search", "search", ("model", "query"), "find the pictures that fit a text"),
+    "export": ("modalign.trainers.commands.export", "export", ("model",), "write a model in another library's layout"),
+    "push": ("modalign.trainers.commands.push", "push", ("model",), "upload a release to the Hugging Face hub"),
     "zoo list": ("modalign.trainers.commands.zoo", "list_zoo", (), "families, parts, losses and recipes there are"),
     "zoo show": ("modalign.trainers.commands.zoo", "show", ("name",), "what is known of a family, part, recipe or release"),
     "assets list": ("modalign.datasets.assets.commands", "list_assets", (), "weights and data that can be had by name"),

@@ -60,7 +60,7 @@ class CaptionChoice:
 
 def first_sentence(text: str) -> str:
     """Up to and with the first full stop, question or exclamation mark that ends a word; the whole text if there is none."""
-    found = re.search(r".+?[.!?。！？](?=\s|$)", text, re.DOTALL)
+    found = re.search(r".+?[.!?\u3002\uff01\uff1f](?=\s|$)", text, re.DOTALL)
     return found.group(0).strip() if found else text
 
 

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from modalign.zoo.errors import ReleaseError
+from modalign.zoo.losses.chunks import split_rows
+from modalign.zoo.losses.grad_cache import cached_forward
 
 from .guard import FiniteGuard
 from .objective import Objective
 from .optim import build_optimizer, build_schedule
-from .parallel.sharded import shard_model, usable, whole_norm
+from .parallel.sharded import is_sharded, shard_model, usable, whole_norm
 from .parallel.units import blocks_of
 from .recipe import StageConfig
 from .roles import TrainedParameter, set_modes
@@ -84,18 +86,22 @@ class AlignmentTask(pl.LightningModule):
 
     def training_step(self, batch: Mapping[str, Any], batch_index: int) -> Tensor:
         """One step: outputs of model and teachers, then the objective."""
-        outputs = self.model(batch)
-        total, metrics = self.objective(outputs | self.teacher_outputs(batch), batch)
-        self.note(batch, metrics)
-        return total
-
-    def note(self, batch: Mapping[str, Any], metrics: dict[str, Tensor]) -> None:
-        """Keeps what the log and the guard want to know of the step."""
+        total, metrics = self.objective(self._outputs(batch) | self._teacher_outputs(batch), batch)
         if "has_second_text" in batch:
             metrics["second_caption_share"] = batch["has_second_text"].float().mean()
         self.latest, self._keys = metrics, batch["keys"]
+        return total
 
-    def teacher_outputs(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    def _outputs(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The model's outputs, in one go or in parts with the gradients of the whole."""
+        if self.stage.accumulate == 1:
+            return self.model(batch)
+        rows = -(-len(batch["keys"]) // self.stage.accumulate)
+        # shards exist only during their own forward and backward pass, so they cannot be handed over
+        parameters = None if is_sharded(self.model) else [entry.parameter for entry in self.trained]
+        return cached_forward(self.model, split_rows(batch, rows), self.objective.inputs(), parameters=parameters)
+
+    def _teacher_outputs(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Outputs of every teacher that some loss reads and the batch does not hold already, each under its prefix.
 
         A teacher sees the same pictures, and the text entries made for it.

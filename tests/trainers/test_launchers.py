@@ -32,16 +32,12 @@ def clip_recipe(pair_recipe):
 
 @pytest.mark.timeout(280)
 def test_torchrun_on_two_nodes(clip_recipe, tmp_path):
-    """Two torchrun agents, as on two machines; devices and num_nodes come from the launcher."""
+    """Two torchrun agents, as on two machines; devices and num_nodes come from the launcher; each computes its share in two parts."""
     whole = train(clip_recipe | {"run_dir": str(tmp_path / "whole")})
     path, run, port = write_recipe(clip_recipe, tmp_path / "recipe.yaml"), tmp_path / "two", free_port()
-    agents = [
-        start(
-            [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", f"--node_rank={node}", "--nproc_per_node=1"]
-            + ["--master_addr=127.0.0.1", f"--master_port={port}", "-m", "modalign.trainers.cli", "train", path, "--run_dir", run]
-        )
-        for node in range(2)
-    ]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc_per_node=1", f"--master_port={port}"]
+    ours = ["-m", "modalign.trainers.cli", "train", path, "--run_dir", run, "--stages.pair.accumulate", "2"]
+    agents = [start([*torchrun, "--master_addr=127.0.0.1", f"--node_rank={node}", *ours]) for node in range(2)]
     outputs = [agent.communicate(timeout=240)[0] for agent in agents]
     assert [agent.returncode for agent in agents] == [0, 0], "\n".join(output[-2000:] for output in outputs)
     assert sum(output.count("release:") for output in outputs) == 1, "only the first rank speaks"

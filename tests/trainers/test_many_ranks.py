@@ -8,10 +8,10 @@ from launching import CLI, assert_equal_runs, start, wait_for_step, write_recipe
 from modalign.trainers import train
 
 
-def start_ranks(recipe, path, run, ranks, strategy):
+def start_ranks(recipe, path, run, ranks, strategy, *more):
     """The command in processes of its own."""
     write_recipe(recipe, path)
-    return start([*CLI, "train", path, "--run_dir", run, "--trainer.devices", ranks, "--trainer.strategy", strategy])
+    return start([*CLI, "train", path, "--run_dir", run, "--trainer.devices", ranks, "--trainer.strategy", strategy, *more])
 
 
 def stop_after(process, run, steps):
@@ -25,8 +25,9 @@ def stop_after(process, run, steps):
 
 @pytest.mark.timeout(280)
 def test_two_sharded_ranks_equal_one(pair_recipe, tmp_path):
+    """The two also compute their share in two parts (GradCache)."""
     whole = train(pair_recipe | {"run_dir": str(tmp_path / "whole")})
-    process = start_ranks(pair_recipe, tmp_path / "recipe.yaml", tmp_path / "two", 2, "fsdp")
+    process = start_ranks(pair_recipe, tmp_path / "recipe.yaml", tmp_path / "two", 2, "fsdp", "--stages.pair.accumulate", "2")
     output = process.communicate(timeout=200)[0]
     assert process.returncode == 0, output[-3000:]
     assert_equal_runs(tmp_path / "two", whole)

@@ -51,6 +51,10 @@ def _check_stage(recipe: Recipe, name: str, place: str) -> None:
         raise RecipeError(f"{place}: there is no model: give model, or init_from with a release that says what it is")
     if stage.accumulate < 1 or recipe.trainer.skip_nonfinite < 0 or not 0 < (stage.ema or 0.5) < 1:
         raise RecipeError(f"{place}: accumulate must be 1 or more, skip_nonfinite 0 or more, ema between 0 and 1")
+    if stage.accumulate > 1 and stage.batch_norm == "train":
+        raise RecipeError(
+            f"{place}.accumulate: batch norms in training mode would see the parts, not the batch; set batch_norm: frozen"
+        )
     if stage.ema is not None and recipe.trainer.strategy == "fsdp":
         raise RecipeError(f"{place}.ema: averaged weights are not kept for a sharded model; use strategy: ddp, or leave ema out")
     check_keys(DataConfig, stage.data, f"{place}.data")
