@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,13 @@ class AtomicCheckpointIO(CheckpointIO):
         """
         path = Path(path)
         verify(path)
-        return torch.load(path / STATE, map_location=map_location or "cpu", weights_only=True)
+        try:
+            return torch.load(path / STATE, map_location=map_location or "cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise ReleaseError(
+                f"checkpoint {path} holds more than tensors and plain values, so it is none that modalign wrote, and could run code: "
+                f"refused ({str(error).splitlines()[0]}); delete it to go on from the one before"
+            ) from None
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Deletes a checkpoint: renamed first, so that a crash in between leaves litter but no half checkpoint."""

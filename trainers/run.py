@@ -28,12 +28,15 @@ from .stage import Place, run_stage
 from .stage_data import eval_features
 
 
-def train(recipe: Recipe | str | Path | Mapping[str, Any], stage: str | None = None, **overrides: Any) -> Path:
+def train(
+    recipe: Recipe | str | Path | Mapping[str, Any], stage: str | None = None, *, strict: bool = False, **overrides: Any
+) -> Path:
     """Trains a recipe, or goes on with it where it stopped.
 
     Args:
         recipe: A recipe, a YAML file, the name of a shipped recipe, or plain values.
         stage: Run this stage only; the stages it builds on must be finished.
+        strict: Refuse to go on from an older checkpoint where the newest is damaged.
         overrides: Recipe values by name, with `__` for the dots: `data__batch_size=64`.
 
     Returns:
@@ -53,7 +56,7 @@ def train(recipe: Recipe | str | Path | Mapping[str, Any], stage: str | None = N
         if first:
             _claim(run, recipe)
         for name in _stages_to_run(recipe, stage):
-            run_stage(recipe, Place(run, name), lambda other: _finished(run, other))
+            run_stage(recipe, Place(run, name), lambda other: _finished(run, other), strict=strict)
             if first:
                 _evaluate(recipe, run, name)
         if first and all(Place(run, name).done.exists() for name in recipe.stages):

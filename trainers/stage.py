@@ -17,7 +17,7 @@ from modalign.datasets.loader import Loader
 from modalign.zoo.checkpoints.card import model_card
 from modalign.zoo.checkpoints.durable import write_text
 from modalign.zoo.checkpoints.release import save_release
-from modalign.zoo.errors import RecipeError
+from modalign.zoo.errors import RecipeError, ReleaseError
 
 from .build import StageRelease, Start, build_model, build_teachers
 from .callbacks.csv_log import CsvLog
@@ -75,8 +75,14 @@ class Place:
         return self.folder / "done.json"
 
 
-def run_stage(recipe: Recipe, place: Place, release_of: StageRelease) -> None:
+def run_stage(recipe: Recipe, place: Place, release_of: StageRelease, *, strict: bool = False) -> None:
     """Trains a stage, or goes on with it where it stopped; does nothing if it is finished.
+
+    Args:
+        recipe: The recipe.
+        place: The stage, and where it keeps its things.
+        release_of: Releases of the stages before.
+        strict: Refuse to go on from an older checkpoint where the newest is damaged.
 
     Raises:
         ModalignError: For anything wrong with recipe, data or files.
@@ -97,7 +103,7 @@ def run_stage(recipe: Recipe, place: Place, release_of: StageRelease) -> None:
     _print_start(recipe, place, start, trained)
     teachers = [self_teacher(start.model)] if stage.teacher == "self" else build_teachers(recipe, stage, release_of)
     trainer, task, stream = _assemble(recipe, place, start, objective, trained, teachers)
-    checkpoint = _resume_from(place, trainer)
+    checkpoint = _resume_from(place, trainer, strict)
     with explained(trainer, recipe.trainer.timeout_s):
         trainer.fit(task, train_dataloaders=stream, ckpt_path=checkpoint, weights_only=True)
     summary = {"steps": trainer.global_step, "seconds": round(time.time() - started, 1)}
@@ -218,8 +224,10 @@ def _validate(recipe: Recipe, place: Place, data: DataConfig, loader: Loader, mo
     return Validate(stage.validate, every, shards, languages, features, place.checkpoints)
 
 
-def _resume_from(place: Place, trainer: pl.Trainer) -> Path | None:
+def _resume_from(place: Place, trainer: pl.Trainer, strict: bool) -> Path | None:
     checkpoint, warnings = newest(place.checkpoints)
+    if warnings and strict:
+        raise ReleaseError(f"{warnings[0]}, which --strict refuses; without it the run goes on from there")
     for warning in warnings:
         console.print(f"[yellow]{warning}[/]")
     step = 0

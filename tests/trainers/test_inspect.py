@@ -57,7 +57,11 @@ def test_shards_as_they_are_stored(tiny_shards, tmp_path, capsys):
     assert main(["data", "inspect", str(tiny_shards), "--rows", "3", "--out", str(tmp_path / "sheet.png")]) == 0
     out = capsys.readouterr().out
     assert (
-        "k002" in out and "k003  (" not in out and "[de] Ding Nummer 1" in out and "picture: 40x40" in out and "members: json 65, png " in out
+        "k002" in out
+        and "k003  (" not in out
+        and "[de] Ding Nummer 1" in out
+        and "picture: 40x40" in out
+        and "members: json 65, png " in out
     )
     assert (tmp_path / "sheet.png").is_file()
 

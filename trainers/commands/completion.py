@@ -111,7 +111,7 @@ def _recipe_options() -> list[str]:
         if isinstance(node, ast.ClassDef)
     }
     known = [f"{section.prefix}{name}" for section in _SECTIONS for name in fields.get(section.cls, ())]
-    return [*known, "seed", "stage", "run_dir", "init_from", "print_config", "allow_module"]
+    return [*known, "seed", "stage", "run_dir", "init_from", "print_config", "strict", "allow_module"]
 
 
 def _recipes() -> list[str]:

@@ -1,4 +1,4 @@
-"""`modalign train RECIPE [--stage S] [--a.b value] [--run_dir DIR] [--init_from PATH] [--print_config] [--allow_module M]`."""
+"""`modalign train RECIPE [--stage S] [--a.b value] [--run_dir DIR] [--init_from PATH] [--print_config] [--strict] [--allow_module M]`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     recipe_name, options = _split(list(arguments))
     stage = options.pop("stage", None)
-    print_config = bool(options.pop("print_config", False))
+    print_config, strict = (bool(options.pop(name, False)) for name in _SWITCHES)
     for module in str(options.pop("allow_module", "") or "").split(","):
         if module:
             _allow(module)
@@ -29,8 +29,11 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     from ..run import train
 
-    train(recipe, stage)
+    train(recipe, stage, strict=strict)
     return 0
+
+
+_SWITCHES = ("print_config", "strict")
 
 
 def _allow(module: str) -> None:
@@ -45,7 +48,7 @@ def _allow(module: str) -> None:
 
 
 def _split(arguments: list[str]) -> tuple[str, dict[str, Any]]:
-    """RECIPE and options; an option is `--key value`, `--key=value`, or the bare `--print_config`."""
+    """RECIPE and options; an option is `--key value`, `--key=value`, or a bare switch."""
     names: list[str] = []
     options: dict[str, Any] = {}
     while arguments:
@@ -54,7 +57,7 @@ def _split(arguments: list[str]) -> tuple[str, dict[str, Any]]:
             names.append(word)
             continue
         key, equals, value = word[2:].partition("=")
-        if not equals and key == "print_config":
+        if not equals and key in _SWITCHES:
             options[key] = True
             continue
         if not equals:
@@ -68,7 +71,9 @@ def _split(arguments: list[str]) -> tuple[str, dict[str, Any]]:
 
 
 def _help() -> None:
-    print("usage: modalign train RECIPE [--stage S] [--run_dir DIR] [--init_from MODEL] [--print_config] [--a.b value ...]\n")
+    print(
+        "usage: modalign train RECIPE [--stage S] [--run_dir DIR] [--init_from MODEL] [--print_config] [--strict] [--a.b value ...]\n"
+    )
     print("Trains all stages of a recipe; the same command continues a run that was stopped.")
     print(f"RECIPE is a YAML file or a shipped recipe: {', '.join(shipped_recipes())}\n")
     for title, cls, prefix in (
@@ -81,6 +86,7 @@ def _help() -> None:
         print(f"{title}:")
         for field in dataclasses.fields(cls):
             print(f"  --{prefix + field.name:<28} {described.get(field.name, '')}")
+    print("  --strict                       stop where the newest checkpoint is damaged, instead of going on from the one before")
     print("  --allow_module M               import module M first (it may register parts); code runs from it")
 
 
