@@ -53,6 +53,8 @@ COMMANDS: dict[str, tuple[str, str, tuple[str, ...], str]] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; errors that are the input's fault become one sentence and exit code 2."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):  # in a locale that lacks a letter, its code is printed
+        getattr(stream, "reconfigure", lambda **_: None)(errors="backslashreplace")
     try:
         return _dispatch(arguments)
     except ModalignError as error:

@@ -64,10 +64,19 @@ def _layer_scales(model: Any, trained: Sequence[TrainedParameter], stage: StageC
                 f"layer_decay: {role}: {factor} (the role must train: {', '.join(sorted(roles))}; the factor is above 0, at most 1)"
             )
     return {
-        entry.name: stage.layer_decay[entry.role] ** model.layers_above(entry.name)
+        entry.name: stage.layer_decay[entry.role] ** _layers_above(model, entry)
         for entry in trained
         if entry.role in stage.layer_decay
     }
+
+
+def _layers_above(model: Any, entry: TrainedParameter) -> int:
+    """How many layers of its encoder work on what a parameter's layer gives."""
+    part, _, inner = entry.name.partition(".")
+    encoder = getattr(model, part)
+    if not hasattr(encoder, "layer_of"):
+        raise RecipeError(f"layer_decay: {entry.role}: {entry.name} lies in no encoder with numbered layers; take the role out")
+    return encoder.num_layers - 1 - encoder.layer_of(inner)
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, stage: StageConfig, steps: int) -> LambdaLR:

@@ -7,7 +7,7 @@ its encoder). A key that matches nothing is an error, and so is a parameter that
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,6 +104,21 @@ def set_dropout(model: Any, dropout: Mapping[str, float], where: str) -> None:
             raise RecipeError(f"{where}.dropout: {role}: {probability} (the role must have dropouts, the value be in [0, 1))")
         for module in found:
             module.p = float(probability)
+
+
+def set_grad_checkpointing(model: Any, roles: Sequence[str], where: str) -> None:
+    """Makes the encoders of some roles recompute their activations in the backward pass instead of keeping them.
+
+    Raises:
+        RecipeError: If a role has no encoder that can.
+    """
+    for role in roles:
+        names = {name.split(".")[0] for name, _ in model.named_parameters() if model.role_of(name) == role}
+        able = [getattr(model, name) for name in names if hasattr(getattr(model, name), "set_grad_checkpointing")]
+        if not able:
+            raise RecipeError(f"{where}.grad_checkpointing: {role!r} is no role of an encoder; take it out")
+        for encoder in able:
+            encoder.set_grad_checkpointing(True)
 
 
 def table(model: Any, trained: list[TrainedParameter]) -> list[tuple[str, int, int, str]]:

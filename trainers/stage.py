@@ -36,7 +36,7 @@ from .parallel.sharded import gathered, is_sharded
 from .parallel.strategy import build_strategy
 from .parallel.world import World, find_world
 from .recipe import DataConfig, Recipe
-from .roles import TrainedParameter, freeze, select, set_dropout, table
+from .roles import TrainedParameter, freeze, select, set_dropout, set_grad_checkpointing, table
 from .stage_data import Needs, build_loader, check_cuts, eval_features, needs_of, open_shards
 from .stream import StageStream
 from .task import AlignmentTask, self_teacher
@@ -100,6 +100,7 @@ def run_stage(recipe: Recipe, place: Place, release_of: StageRelease, *, strict:
     check_cuts(start.model, trained, stage.cache, where)
     freeze(start.model, trained)
     set_dropout(start.model, stage.dropout, where)
+    set_grad_checkpointing(start.model, stage.grad_checkpointing, where)
     _print_start(recipe, place, start, trained)
     teachers = [self_teacher(start.model)] if stage.teacher == "self" else build_teachers(recipe, stage, release_of)
     trainer, task, stream = _assemble(recipe, place, start, objective, trained, teachers)
