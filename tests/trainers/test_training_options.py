@@ -1,6 +1,7 @@
 """Layer decay, exemption from weight decay, averaged weights, exact accumulation, recomputed activations, compiled blocks."""
 
 import csv
+import itertools
 import shutil
 
 import pytest
@@ -35,7 +36,7 @@ def test_layer_decay_falls_from_the_output_to_the_input(vit_model):
     rates = {name: lr for name, (lr, _) in options_of(vit_model, stage).items()}
     blocks = [rates[f"image.trunk.blocks.{number}.attn.qkv.weight"] for number in range(len(vit_model.image.trunk.blocks))]
     assert len(blocks) == 6 and blocks[-1] == 1.0, "timm counts the last norm to the last block"
-    assert all(upper == pytest.approx(2 * lower) for lower, upper in zip(blocks, blocks[1:], strict=False))
+    assert all(upper == pytest.approx(2 * lower) for lower, upper in itertools.pairwise(blocks))
     assert rates["image.trunk.patch_embed.proj.weight"] == pytest.approx(blocks[0] / 2) == rates["image.trunk.pos_embed"]
 
 
