@@ -124,7 +124,10 @@ class AlignmentTask(pl.LightningModule):
     def on_train_batch_start(self, batch: Any, batch_index: int) -> None:
         """Seeds this step's random draws from (seed, step, rank)."""
         text = f"{self.seed}/{self.global_step}/{self.global_rank}"
-        torch.manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big"))
+        seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed also files a stack trace per kind of device that is not there
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Steps, then lets the model clamp what it must and the teacher follow."""
