@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from dataclasses import dataclass
@@ -171,6 +172,8 @@ def _assemble(
 
 def _trainer(recipe: Recipe, place: Place, data: DataConfig, loader: Loader, model: Any, world: World) -> pl.Trainer:
     settings, stage = recipe.trainer, recipe.stages[place.name]
+    if not torch.cuda.is_available():  # else every optimiser step loads the driver's library to ask again
+        os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     meter = Meter(data.batch_size, settings.log_every, len(loader), speak=settings.progress and not console.is_terminal)
     callbacks: list[pl.Callback] = [meter]
     if settings.progress and console.is_terminal:

@@ -172,19 +172,6 @@ def test_bad_overrides_are_one_sentence(recipe_file, capsys):
     )
 
 
-def test_contributing_example_runs(recipe_file, tmp_path, monkeypatch, capsys):
-    """The worked example of CONTRIBUTING.md: its module, its loss, its command."""
-    import re
-    from pathlib import Path
-
-    text = (Path(__file__).resolve().parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    (tmp_path / "my_pkg.py").write_text(re.search(r"```python\n(.*?)```", text, re.S).group(1))
-    monkeypatch.chdir(tmp_path)
-    command = ["train", str(recipe_file()), "--allow_module", "my_pkg", "--stages.tune.losses", "{cosine: {weight: 0.5}}"]
-    assert main(command) == 0
-    assert "no module named" in sentence(capsys, "train", recipe_file(), "--allow_module", "my_pkgg").lower()
-
-
 def test_single_items_are_refused_in_words(run, picture_of):
     from modalign import zoo
     from modalign.zoo.errors import AssemblyError

@@ -160,7 +160,7 @@ def _picture(pixels: torch.Tensor) -> Any:
 
 def tensor_table(batch: dict[str, Any]) -> list[tuple[str, ...]]:
     """(name, shape, type, smallest, mean, largest) of every entry of a batch."""
-    table = []
+    table: list[tuple[str, ...]] = []
     for name, value in batch.items():
         if not isinstance(value, torch.Tensor):
             kind = type(value).__name__
@@ -175,7 +175,7 @@ def tensor_table(batch: dict[str, Any]) -> list[tuple[str, ...]]:
 def tokens_of(tokenizer: Any, ids: torch.Tensor, mask: torch.Tensor) -> str:
     """The tokens that count, one by one, and how many do not."""
     kept = ids[mask.bool()].tolist()
-    inner = getattr(tokenizer, "tokenizer", None) or getattr(tokenizer, "inner", None)
+    inner: Any = getattr(tokenizer, "tokenizer", None) or getattr(tokenizer, "inner", None)
     inner = getattr(inner, "tokenizer", inner)
     if hasattr(inner, "convert_ids_to_tokens"):
         words = [str(word) for word in inner.convert_ids_to_tokens(kept)]

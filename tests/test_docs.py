@@ -1,0 +1,69 @@
+"""Every command the pages under docs/ show is one that exists, with options that exist; tests and files they name are there."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from modalign.trainers.cli import COMMANDS, main
+from modalign.trainers.commands.completion import candidates
+from modalign.trainers.commands.train import _split
+from modalign.trainers.recipe import load_recipe
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([*(ROOT / "docs").rglob("*.md"), *(ROOT / "zoo" / "families").rglob("*.md")])
+
+
+def commands():
+    """(page, words after `modalign`) of every command line shown."""
+    for page in PAGES:
+        for block in re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), re.S):
+            for line in re.sub(r"\\\n\s*", " ", block).splitlines():
+                line = line.split(" # ")[0].strip().replace("torchrun", "X", 1)
+                if line.startswith("modalign "):
+                    yield page, shlex.split(line, comments=True)[1:]
+                elif " modalign.trainers.cli " in line:
+                    yield page, shlex.split(line.split(" modalign.trainers.cli ")[1], comments=True)
+
+
+@pytest.mark.parametrize("page, words", [pytest.param(*item, id=" ".join(item[1])[:80]) for item in commands()])
+def test_shown_commands_exist(page, words):
+    name = next((" ".join(words[:n]) for n in (2, 1) if " ".join(words[:n]) in COMMANDS), None)
+    assert name is not None, f"{page.name}: there is no command {' '.join(words[:2])}"
+    rest = words[len(name.split()) :]
+    if name == "train" and not any(word.isupper() or word.startswith(("my", "RECIPE")) for word in rest[:1]):
+        recipe, options = _split(rest)
+        stage_keys = {key for key in options if key.startswith("stages.NAME")}
+        plain = {k: v for k, v in options.items() if k not in ("stage", "print_config", "strict", "allow_module", *stage_keys)}
+        load_recipe(recipe, plain)
+        return
+    known = set(candidates([*name.split(), "--"]))
+    for word in rest:
+        if word.startswith("--") and name != "train" and not (" " in word and "=" not in word.split()[0]):
+            assert word.split("=")[0] in known, f"{page.name}: {name} has no option {word}"
+
+
+def test_shown_slurm_files_are_written(tmp_path, monkeypatch):
+    shown = [words for page, words in commands() if words[:2] == ["launch", "slurm"]]
+    assert shown
+    monkeypatch.chdir(tmp_path)
+    for words in shown:
+        assert main(words) == 0
+    assert "--partition=gpu" in (tmp_path / "flickr8k.sbatch").read_text()
+
+
+def test_named_files_and_tests_are_there():
+    """`path/file.py` or `path/file.py::test_name` in a page, in back quotes or parentheses, is a file, and the test is in it."""
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for path, test in re.findall(
+            r"\b((?:tests|benchmarks|zoo|trainers|datasets|configs|docs)/[\w/\-.]+\.(?:py|yaml|md|json))(?:::(\w+))?", text
+        ):
+            if "NAME" in path or "FAMILY" in path:
+                continue
+            assert (ROOT / path).exists(), f"{page.relative_to(ROOT)} names {path}, which is not there"
+            if test:
+                assert f"def {test}(" in (ROOT / path).read_text(), (
+                    f"{page.relative_to(ROOT)} names {path}::{test}, which is not there"
+                )
