@@ -85,13 +85,69 @@ LOSSES = Registry(
     "modalign.losses",
     {
         "clip": "losses.clip:ClipLoss",
+        "tiled_clip": "losses.tiled_clip:TiledClipLoss",
+        "siglip": "losses.siglip:SigLipLoss",
+        "multi_positive": "losses.multi_positive:MultiPositiveLoss",
+        "explicit_negatives": "losses.explicit_negatives:ExplicitNegativesLoss",
+        "grouped_negatives": "losses.grouped_negatives:GroupedNegativesLoss",
+        "negclip": "losses.negclip:NegClipLoss",
+        "reweighted_negatives": "losses.reweighted_negatives:ReweightedNegativesLoss",
+        "long_clip": "losses.long_clip:LongClipLoss",
+        "matryoshka": "losses.matryoshka:MatryoshkaLoss",
+        "caption": "losses.caption:CaptionLoss",
+        "logit_distillation": "losses.logit_distillation:LogitDistillation",
+        "ensemble_distillation": "losses.ensemble_distillation:EnsembleDistillation",
         "feature_distillation": "losses.feature_distillation:FeatureDistillation",
         "structure_distillation": "losses.structure_distillation:StructureDistillation",
     },
 )
-METRICS = Registry("metric", "modalign.metrics", {"retrieval": "metrics.retrieval:RetrievalMetric"})
+METRICS = Registry(
+    "metric",
+    "modalign.metrics",
+    {
+        "retrieval": "metrics.retrieval:RetrievalMetric",
+        "ranked_lists": "metrics.ranked_lists:ranked_lists",
+        "zero_shot": "metrics.zero_shot:zero_shot_accuracy",
+        "modality_gap": "metrics.modality_gap:modality_gap",
+        "alignment": "metrics.alignment_uniformity:alignment",
+        "uniformity": "metrics.alignment_uniformity:uniformity",
+        "cross_uniformity": "metrics.alignment_uniformity:cross_uniformity",
+        "cka": "metrics.cka:cka",
+        "cknna": "metrics.cknna:cknna",
+        "mutual_knn": "metrics.neighbours:mutual_knn",
+        "cycle_knn": "metrics.neighbours:cycle_knn",
+        "lcs_knn": "metrics.neighbours:lcs_knn",
+        "edit_distance_knn": "metrics.neighbours:edit_distance_knn",
+        "svcca": "metrics.cca:svcca",
+        "translation_precision": "metrics.maps.lexicon:translation_precision",
+        "mexa": "metrics.mexa:mexa",
+        "calinski_harabasz": "metrics.cluster_indices:calinski_harabasz",
+        "xie_beni": "metrics.cluster_indices:xie_beni",
+        "aqi": "metrics.aqi:aqi",
+    },
+)
 FAMILIES = Registry(
     "family",
     "modalign.families",
-    {"clip": "families.clip.model:ClipModel", "proclip": "families.proclip.model:ProClipModel"},
+    {
+        "clip": "families.clip.model:ClipModel",
+        "siglip": "families.siglip.model:SigLipModel",
+        "lit": "families.lit.model:LitModel",
+        "longclip": "families.longclip.model:LongClipModel",
+        "coca": "families.coca.model:CocaModel",
+        "proclip": "families.proclip.model:ProClipModel",
+    },
+)
+#: MODALITY.KIND; which kind a name or folder is of is found from its files (`zoo/encoders/image.py`)
+ENCODERS = Registry(
+    "encoder",
+    "modalign.encoders",
+    {
+        "image.timm": "encoders.timm_image:TimmImageEncoder",
+        "image.transformers": "encoders.hf_image:HuggingFaceImageEncoder",
+        "image.open_clip": "encoders.open_clip_image:OpenClipImageEncoder",
+        "text.transformers": "encoders.text_embedder:TextEmbedder",
+        "text.sentence_transformers": "encoders.sentence_embedder:SentenceEmbedder",
+        "text.open_clip": "encoders.open_clip_text:OpenClipTextEncoder",
+    },
 )

@@ -53,3 +53,8 @@ class Loss(nn.Module):
             f"loss {type(self).__name__} needs {name!r}{nearest(name, have)} (this step provides: {', '.join(have)}); "
             "change the loss's settings or the stage's data and teacher"
         )
+
+    @staticmethod
+    def optional(name: str, outputs: Mapping[str, Any], batch: Mapping[str, Any]) -> Tensor | None:
+        """The tensor of that name where there is one; what is optional is not among `inputs`."""
+        return outputs[name] if name in outputs else batch.get(name)

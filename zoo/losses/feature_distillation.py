@@ -14,12 +14,13 @@ from torch import Tensor
 
 from .base import Loss, LossValue
 from .distributed import gather, world_size
+from .precision import at_least_float32, no_autocast
 
 Reduction = Literal["sum", "mean"]
 
 
 def feature_distillation(student: Tensor, teacher: Tensor, *, mask: Tensor | None = None, reduction: Reduction = "sum") -> Tensor:
-    """`Σ_i ||u_i - v_i||²`; for unit vectors each term is `2 - 2 cos`.
+    """`Σ_i ||u_i - v_i||²`; for unit vectors each term is `2 - 2 cos`. Computed in float32 at least, whatever the autocast.
 
     Args:
         student: u (B, D).
@@ -30,10 +31,11 @@ def feature_distillation(student: Tensor, teacher: Tensor, *, mask: Tensor | Non
     Returns:
         Scalar, 0 if no row counts (and then still attached to the graph).
     """
-    with torch.autocast(student.device.type, enabled=False):
+    with no_autocast(student):
+        student = at_least_float32(student)
         rows = (student - teacher.detach().to(student.dtype)).square().sum(-1)
         if mask is None:
-            return rows.sum() if reduction == "sum" else rows.mean()
+            return rows.sum() if reduction == "sum" else rows.sum() / max(len(rows), 1)
         total = torch.where(mask, rows, 0.0).sum()
         return total if reduction == "sum" else total / mask.sum().clamp(min=1)
 

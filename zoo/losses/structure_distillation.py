@@ -16,6 +16,7 @@ from torch import Tensor
 from .base import Loss, LossValue
 from .distributed import gather
 from .feature_distillation import Reduction
+from .precision import at_least_float32, no_autocast
 
 Distance = Literal["l2", "sq_l2"]
 Penalty = Literal["smooth_l1", "l1", "l2"]
@@ -31,7 +32,7 @@ def structure_distillation(
 ) -> Tensor:
     """`Σ_{i<j} penalty(d(u_i, u_j) - d(v_i, v_j))`; invariant to rotating all student vectors.
 
-    The gradient at coincident points, 0/0 for `l2`, is 0 as in `torch.pdist`.
+    The gradient at coincident points, 0/0 for `l2`, is 0 as in `torch.pdist`. Computed in float32 at least, whatever the autocast.
 
     Args:
         student: u (B, D).
@@ -45,7 +46,8 @@ def structure_distillation(
     """
     if len(student) < 2:
         return student.sum() * 0.0
-    with torch.autocast(student.device.type, enabled=False):
+    with no_autocast(student):
+        student = at_least_float32(student)
         difference = _distances(student, distance) - _distances(teacher.detach().to(student.dtype), distance)
         zeros = torch.zeros_like(difference)
         if penalty == "smooth_l1":

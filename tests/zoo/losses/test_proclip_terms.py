@@ -1,4 +1,4 @@
-"""Losses against the official implementations' numbers, slow oracles and the invariants of the specification."""
+"""Feature and structure distillation: the official terms of ProCLIP, slow oracles, invariants."""
 
 import itertools
 import math
@@ -6,7 +6,6 @@ import math
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
 from modalign.zoo.errors import AssemblyError
 from modalign.zoo.losses.clip import ClipLoss, clip_loss
@@ -16,78 +15,7 @@ from modalign.zoo.losses.structure_distillation import StructureDistillation, st
 CLOSE = {"rtol": 1e-9, "atol": 1e-10}
 
 
-def leaf(array):
-    return torch.tensor(array, dtype=torch.float64, requires_grad=True)
-
-
-def unit(rows, width, seed):
-    generator = torch.Generator().manual_seed(seed)
-    return F.normalize(torch.randn(rows, width, generator=generator, dtype=torch.float64), dim=-1)
-
-
-def test_clip_equals_the_official_loss_and_gradients(golden):
-    data = golden("clip_single")
-    image, text, scale = leaf(data["image"]), leaf(data["text"]), leaf(data["logit_scale"])
-    loss = clip_loss(image, text, scale)
-    loss.backward()
-    np.testing.assert_allclose(loss.item(), data["loss"], **CLOSE)
-    np.testing.assert_allclose(image.grad, data["grad_image"], **CLOSE)
-    np.testing.assert_allclose(text.grad, data["grad_text"], **CLOSE)
-    np.testing.assert_allclose(scale.grad, data["grad_logit_scale"], **CLOSE)
-
-
-@pytest.mark.parametrize(("smoothing", "name"), [(0.0, "loss_s0"), (0.1, "loss_s01"), (0.1, "loss_torch_label_smoothing_01")])
-def test_clip_label_smoothing_equals_the_official_loss(golden, smoothing, name):
-    data = golden("clip_label_smoothing")
-    loss = clip_loss(leaf(data["image"]), leaf(data["text"]), float(data["logit_scale"]), label_smoothing=smoothing)
-    np.testing.assert_allclose(loss.item(), data[name], **CLOSE)
-
-
-@pytest.mark.parametrize("smoothing", [0.0, 0.2])
-def test_clip_equals_a_loop_over_pairs(smoothing):
-    image, text, scale = unit(5, 7, 0), unit(5, 7, 1), 9.0
-    count, total = len(image), 0.0
-    for rows, columns in ((image, text), (text, image)):
-        for i in range(count):
-            scores = [scale * float(rows[i] @ columns[j]) for j in range(count)]
-            log_sum = math.log(sum(math.exp(s) for s in scores))
-            target = [(1 - smoothing) * (i == j) + smoothing / count for j in range(count)]
-            total -= sum(t * (s - log_sum) for t, s in zip(target, scores, strict=True))
-    assert clip_loss(image, text, scale, label_smoothing=smoothing).item() == pytest.approx(total / (2 * count), rel=1e-12)
-
-
-def test_clip_known_values():
-    eye = torch.eye(2, dtype=torch.float64)
-    assert clip_loss(eye, eye, 1.0).item() == pytest.approx(0.31326168751822286, rel=1e-12)
-    same = torch.ones(7, 3, dtype=torch.float64)
-    assert clip_loss(same, same, 3.0).item() == pytest.approx(math.log(7), rel=1e-12)
-    assert clip_loss(eye, eye, 1e4).item() == 0.0
-
-
-def test_clip_is_invariant_to_swap_permutation_and_rotation():
-    image, text = unit(6, 4, 2), unit(6, 4, 3)
-    rotation = torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(4)))[0]
-    order = torch.tensor([3, 0, 5, 1, 2, 4])
-    wanted = clip_loss(image, text, 20.0).item()
-    assert clip_loss(text, image, 20.0).item() == pytest.approx(wanted, rel=1e-12)
-    assert clip_loss(image[order], text[order], 20.0).item() == pytest.approx(wanted, rel=1e-12)
-    assert clip_loss(image @ rotation, text @ rotation, 20.0).item() == pytest.approx(wanted, rel=1e-10)
-
-
-def test_clip_computes_in_float32_under_bfloat16():
-    image, text = unit(8, 16, 5).float(), unit(8, 16, 6).float()
-    wanted = clip_loss(image, text, 100.0)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert clip_loss(image, text, 100.0).item() == wanted.item()
-
-
-def test_local_rows_against_the_gathered_batch_average_to_the_whole():
-    image, text = unit(6, 4, 7), unit(6, 4, 8)
-    parts = [clip_loss(image[s : s + 2], text[s : s + 2], 11.0, all_image=image, all_text=text, offset=s) for s in (0, 2, 4)]
-    assert torch.stack(parts).mean().item() == pytest.approx(clip_loss(image, text, 11.0).item(), rel=1e-12)
-
-
-def test_proclip_stage_1_equals_the_official_terms(golden):
+def test_proclip_stage_1_equals_the_official_terms(golden, leaf):
     data = golden("proclip_stage1")
     short, long = leaf(data["student_short"]), leaf(data["student_long"])
     teacher_short, teacher_long = leaf(data["teacher_short"]), leaf(data["teacher_long"])
@@ -102,7 +30,7 @@ def test_proclip_stage_1_equals_the_official_terms(golden):
     assert teacher_short.grad is None
 
 
-def test_proclip_stage_2_equals_the_official_terms(golden):
+def test_proclip_stage_2_equals_the_official_terms(golden, leaf):
     data = golden("proclip_stage2")
     image, text, scale = leaf(data["image"]), leaf(data["text"]), leaf(data["logit_scale"])
     teacher = leaf(data["teacher_image"])
@@ -120,7 +48,7 @@ def test_proclip_stage_2_equals_the_official_terms(golden):
 
 
 @pytest.mark.parametrize(("distance", "penalty"), list(itertools.product(["l2", "sq_l2"], ["smooth_l1", "l1", "l2"])))
-def test_structure_equals_a_loop_over_pairs(distance, penalty):
+def test_structure_equals_a_loop_over_pairs(distance, penalty, unit):
     student, teacher = 2 * unit(5, 4, 9), unit(5, 6, 10)
 
     def measure(x, i, j):
@@ -140,16 +68,16 @@ def test_structure_equals_a_loop_over_pairs(distance, penalty):
     assert mean == pytest.approx(total / len(pairs), rel=1e-10)
 
 
-def test_distillation_from_itself_is_zero_and_structure_ignores_rotation():
+def test_distillation_from_itself_is_zero_and_structure_ignores_rotation(unit, rotation):
     teacher = unit(6, 5, 11)
-    rotation = torch.linalg.qr(torch.randn(5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1)))[0]
+    turn = rotation(5)
     assert feature_distillation(teacher, teacher).item() == 0.0
     assert structure_distillation(teacher, teacher).item() == 0.0
-    assert structure_distillation(teacher @ rotation, teacher).item() == pytest.approx(0.0, abs=1e-20)
-    assert feature_distillation(teacher @ rotation, teacher).item() > 0.1
+    assert structure_distillation(teacher @ turn, teacher).item() == pytest.approx(0.0, abs=1e-20)
+    assert feature_distillation(teacher @ turn, teacher).item() > 0.1
 
 
-def test_structure_has_zero_gradient_at_coincident_points():
+def test_structure_has_zero_gradient_at_coincident_points(unit):
     student = torch.ones(3, 4, dtype=torch.float64, requires_grad=True)
     structure_distillation(student, unit(3, 4, 12)).backward()
     assert torch.equal(student.grad, torch.zeros_like(student))
@@ -162,7 +90,7 @@ def test_structure_of_one_row_is_zero_with_a_graph():
     assert value.item() == 0.0 and student.grad.abs().sum() == 0.0
 
 
-def test_masked_rows_do_not_count():
+def test_masked_rows_do_not_count(unit):
     student, teacher = unit(4, 3, 13), unit(4, 3, 14)
     mask = torch.tensor([True, False, True, False])
     wanted = feature_distillation(student[mask], teacher[mask])
@@ -174,12 +102,21 @@ def test_masked_rows_do_not_count():
     assert nothing.item() == 0.0
 
 
-def test_unit_vectors_give_two_minus_two_cosines():
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_distillation_of_no_rows_is_zero_with_a_graph(leaf, reduction):
+    student = leaf(np.zeros((0, 3)))
+    for loss in (feature_distillation, structure_distillation):
+        value = loss(student, torch.zeros(0, 3), reduction=reduction)
+        value.backward()
+        assert value.item() == 0.0
+
+
+def test_unit_vectors_give_two_minus_two_cosines(unit):
     student, teacher = unit(4, 3, 15), unit(4, 3, 16)
     assert feature_distillation(student, teacher).item() == pytest.approx((2 - 2 * (student * teacher).sum(-1)).sum().item())
 
 
-def test_modules_read_named_entries_and_say_what_is_missing():
+def test_modules_read_named_entries_and_say_what_is_missing(unit):
     image, text = unit(4, 3, 17), unit(4, 3, 18)
     outputs = {"image_embedding": image, "text_embedding": text, "logit_scale": torch.tensor(5.0)}
     assert ClipLoss()(outputs, {}).value.item() == pytest.approx(clip_loss(image, text, 5.0).item())

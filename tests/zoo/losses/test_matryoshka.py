@@ -1,0 +1,88 @@
+"""Matryoshka around any loss of the registry."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from modalign.trainers.objective import Objective
+from modalign.zoo.errors import AssemblyError, RecipeError
+from modalign.zoo.losses.clip import clip_loss
+from modalign.zoo.losses.logit_distillation import logit_distillation
+from modalign.zoo.losses.matryoshka import MatryoshkaLoss
+from modalign.zoo.losses.siglip import siglip_loss
+
+
+@pytest.fixture
+def outputs(unit):
+    return {
+        "image_embedding": unit(6, 8, 1),
+        "text_embedding": unit(6, 8, 2),
+        "logit_scale": torch.tensor(9.0),
+        "logit_bias": torch.tensor(-2.0),
+    }
+
+
+def prefixes(outputs, width):
+    return [F.normalize(outputs[name][:, :width], dim=-1) for name in ("image_embedding", "text_embedding")]
+
+
+def test_one_prefix_of_full_width_is_the_loss_itself(outputs):
+    wanted = clip_loss(outputs["image_embedding"], outputs["text_embedding"], 9.0).item()
+    found = MatryoshkaLoss(base={"loss": "clip"}, dims=[8])(outputs, {})
+    assert found.value.item() == pytest.approx(wanted, rel=1e-12)
+
+
+def test_it_is_the_weighted_sum_over_normalised_prefixes(outputs):
+    loss = MatryoshkaLoss(base={"loss": "clip", "label_smoothing": 0.1}, dims=[2, 5, 8], weights=[1.0, 0.5, 2.0])
+    parts = {m: clip_loss(*prefixes(outputs, m), 9.0, label_smoothing=0.1) for m in (2, 5, 8)}
+    result = loss(outputs, {})
+    assert result.value.item() == pytest.approx((parts[2] + 0.5 * parts[5] + 2.0 * parts[8]).item(), rel=1e-12)
+    assert result.metrics["loss_5"].item() == parts[5].item() and "accuracy_2" in result.metrics
+
+
+def test_the_base_is_any_loss_and_the_recipe_says_its_settings(outputs):
+    objective = Objective(
+        {"nested": {"loss": "matryoshka", "base": {"loss": "siglip", "chunk": 4}, "dims": [3, 8], "weight": 2.0}}
+    )
+    wanted = 2.0 * sum(siglip_loss(*prefixes(outputs, m), 9.0, -2.0) for m in (3, 8))
+    total, metrics = objective(outputs, {})
+    assert total.item() == pytest.approx(wanted.item(), rel=1e-6)  # the sum starts in float32
+    assert objective.inputs() == set(outputs) and "nested/loss_3" in metrics
+
+
+def test_a_teachers_vectors_stay_whole(outputs, unit):
+    teacher = {
+        "teacher_image_embedding": unit(6, 5, 3),
+        "teacher_text_embedding": unit(6, 5, 4),
+        "teacher_logit_scale": torch.tensor(4.0),
+    }
+    found = MatryoshkaLoss(base={"loss": "logit_distillation"}, dims=[3])(outputs | teacher, {}).value
+    wanted = logit_distillation(*prefixes(outputs, 3), 9.0, *teacher.values())
+    assert found.item() == pytest.approx(wanted.item(), rel=1e-12)
+
+
+def test_a_prefix_longer_than_the_vectors_is_refused(outputs):
+    with pytest.raises(AssemblyError, match=r"a prefix of 16 coordinates .* have 8"):
+        MatryoshkaLoss(base={"loss": "clip"}, dims=[16])(outputs, {})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"base": {"loss": "clip"}, "dims": []}, "dims"),
+        ({"base": {"loss": "clip"}, "dims": [0, 4]}, "dims"),
+        ({"base": {"loss": "clip"}, "dims": [4, 4]}, "each width once"),
+        ({"base": {"loss": "clip"}, "dims": [4], "weights": [1.0, 2.0]}, "one weight"),
+        ({"base": {"chunk": 3}, "dims": [4]}, "say which loss"),
+        ({"base": {"loss": "clip", "chunks": 3}, "dims": [4]}, "matryoshka.base: unknown key 'chunks'; did you mean 'chunk'"),
+        ({"base": {"loss": "clip", "gather_with_grad": False}, "dims": [4]}, "wrong direction"),
+    ],
+)
+def test_wrong_settings_are_refused(settings, message):
+    with pytest.raises(RecipeError, match=message):
+        Objective({"matryoshka": settings})
+
+
+def test_an_unknown_base_names_the_nearest():
+    with pytest.raises(AssemblyError, match="did you mean 'siglip'"):
+        MatryoshkaLoss(base={"loss": "sigclip"}, dims=[4])

@@ -1,0 +1,85 @@
+"""Matryoshka training of any contrastive loss: every prefix of the vectors must do the task by itself.
+
+Source: Kusupati et al. 2022 (arXiv 2205.13147), equation 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..configure import fill
+from ..errors import AssemblyError, RecipeError
+from ..registry import LOSSES
+from .base import Loss, LossValue
+from .precision import at_least_float32
+
+
+def prefix(vectors: Tensor, width: int) -> Tensor:
+    """`v[:m] / ||v[:m]||`: the first m coordinates as unit vectors, in float32 at least.
+
+    Args:
+        vectors: (..., D).
+        width: m.
+
+    Raises:
+        AssemblyError: If the vectors are not that wide.
+    """
+    if width > vectors.shape[-1]:
+        raise AssemblyError(
+            f"a prefix of {width} coordinates is longer than the vectors, which have {vectors.shape[-1]}; see dims"
+        )
+    return F.normalize(at_least_float32(vectors)[..., :width], dim=-1)
+
+
+class MatryoshkaLoss(Loss):
+    """`Σ_m c_m L(x[:m], y[:m])` for a loss L of the registry; every prefix is normalised again, the logit scale is the same for all.
+
+    Over ranks: what the loss L means over ranks.
+
+    Args:
+        base: {loss: NAME, ...settings of that loss}.
+        dims: Widths m of the prefixes.
+        weights: c_m of each; 1 by default.
+        entries: Names of the vectors that are cut; by default those that L reads and whose name ends in `_embedding`, teachers' not.
+
+    Raises:
+        RecipeError: For an unknown loss or setting, or if dims and weights do not go together.
+    """
+
+    def __init__(
+        self,
+        base: dict[str, Any],
+        dims: list[int],
+        weights: list[float] | None = None,
+        entries: list[str] | None = None,
+    ) -> None:
+        super().__init__()
+        if not dims or min(dims) < 1 or len(set(dims)) < len(dims) or (weights is not None and len(weights) != len(dims)):
+            raise RecipeError(f"dims: {dims} with weights {weights}; give each width once, with one weight or none per width")
+        settings = dict(base)
+        if "loss" not in settings:
+            raise RecipeError("base: say which loss, for example {loss: clip}")
+        self.base: Loss = fill(LOSSES.get(settings.pop("loss")), settings, "matryoshka.base")
+        self.dims, self.weights = list(dims), [1.0] * len(dims) if weights is None else list(weights)
+        cut = [name for name in self.base.inputs() if name.endswith("_embedding") and not name.startswith("teacher")]
+        self.entries = cut if entries is None else list(entries)
+
+    def inputs(self) -> frozenset[str]:
+        """See `Loss.inputs`."""
+        return self.base.inputs() | frozenset(self.entries)
+
+    def forward(self, outputs: Mapping[str, Any], batch: Mapping[str, Any]) -> LossValue:
+        """Sum over the prefixes; reports the base loss of each width m as `loss_m`, and its metrics as `NAME_m`."""
+        whole = {name: self.entry(name, outputs, batch) for name in sorted(self.entries)}
+        terms: list[Tensor] = []
+        metrics: dict[str, Tensor] = {}
+        for width, weight in zip(self.dims, self.weights, strict=True):
+            result = self.base({**outputs, **{name: prefix(vectors, width) for name, vectors in whole.items()}}, batch)
+            terms.append(weight * result.value)
+            metrics |= {f"{name}_{width}": value for name, value in {"loss": result.value.detach(), **result.metrics}.items()}
+        return LossValue(torch.stack(terms).sum(), metrics)
