@@ -1,4 +1,4 @@
-"""What the benchmarks of a training step share: one small CLIP in open_clip's layout, batches in memory, and steps timed where a batch is asked for."""
+"""What the step benchmarks share: one small CLIP in open_clip's layout, batches in memory, a clock read where a batch is asked for."""
 
 from __future__ import annotations
 

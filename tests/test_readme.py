@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from modalign.trainers.cli import COMMANDS, _parse
-from modalign.trainers.recipe import load_recipe
 from modalign.trainers.commands.train import _split
+from modalign.trainers.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "zoo/families/clip/README.md", ROOT / "zoo/families/proclip/README.md"]
