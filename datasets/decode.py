@@ -22,6 +22,7 @@ from .media import MEDIA, suffix
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+ORIENTATION = 0x0112  # the EXIF tag that says how the camera was held
 PICKLES = frozenset({"pyd", "pkl", "pickle", "pth", "pt", "ckpt", "joblib", "dill"})
 
 
@@ -31,11 +32,13 @@ class Limits:
 
     Attributes:
         pixels: Width x height of one image.
+        aspect: Longer side of one image to its shorter (resizing the shorter side of a thread of pixels would fill the memory).
         audio_values: Frames x channels of one recording.
         array_bytes: Bytes of one array.
     """
 
     pixels: int = 64_000_000
+    aspect: float = 100.0
     audio_values: int = 200_000_000
     array_bytes: int = 1 << 30
 
@@ -74,19 +77,44 @@ def decode_image(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image:
     Raises:
         DataError: If it is not such an image, is damaged, or has more pixels than allowed (read from its header).
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    with image_errors():
+        return upright_rgb(open_image(data, limits))
+
+
+def open_image(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image:
+    """Reads an image's header and checks the size it claims; no pixel is decoded. To be called under `image_errors`."""
+    from PIL import Image
 
     if not data:
         raise DataError("the image has 0 bytes")
+    image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP"))
+    width, height = image.size
+    if width * height > limits.pixels:
+        raise DataError(f"the image is {width}x{height} pixels, more than the limit of {limits.pixels}")
+    if max(width, height) > limits.aspect * min(width, height):
+        raise DataError(f"the image is {width}x{height} pixels; one side is more than {limits.aspect:g} times the other")
+    return image
+
+
+def upright_rgb(image: Image) -> Image:
+    """Decodes an opened image and applies the rules of `decode_image`. To be called under `image_errors`."""
+    from PIL import ImageOps
+
+    image.seek(0)
+    image.load()
+    if image.getexif().get(ORIENTATION, 1) != 1:
+        image = ImageOps.exif_transpose(image)
+    return to_rgb(image)
+
+
+@contextmanager
+def image_errors() -> Iterator[None]:
+    """Turns whatever Pillow raises on bad input into one sentence, with Pillow as strict as we want it."""
+    from PIL import UnidentifiedImageError
+
     try:
         with _strict_pil():
-            image: Image.Image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP"))
-            width, height = image.size
-            if width * height > limits.pixels:
-                raise DataError(f"the image is {width}x{height} pixels, more than the limit of {limits.pixels}")
-            image.seek(0)
-            image.load()
-        return to_rgb(ImageOps.exif_transpose(image))
+            yield
     except DataError:
         raise
     except UnidentifiedImageError as error:

@@ -105,9 +105,8 @@ def _tar_row(where: str, key: str, members: dict[str, bytes], lang: str) -> Row:
     record = record if isinstance(record, dict) else {"json": record}
     language = record.pop("lang", None) or lang
     record.pop("key", None)
-    captions = take_captions(where, record, language)
-    if not captions and text:
-        captions = {language: [text]}
+    text_counts = text and not isinstance(record.get("captions"), dict)  # the rule of captions.py
+    captions = {language: [text]} if text_counts else take_captions(where, record, language)
     if not captions:
         raise RowError(f"{where}: field 'txt' is missing or empty, and 'json' has no captions")
     others = {ext: data for ext, data in members.items() if ext not in ("txt", "json")}

@@ -137,41 +137,71 @@ def write_index(tar: Path, index: ShardIndex, info: ShardInfo) -> Path:
     return write_atomic(index_path(tar), json.dumps(head).encode() + b"\n" + body + b"\n")
 
 
-def read_index(tar: Path, info: ShardInfo) -> ShardIndex:
+def read_index(tar: Path, info: ShardInfo, path: Path | None = None) -> ShardIndex:
     """Reads the index file of a shard.
+
+    Args:
+        tar: The shard.
+        info: What the manifest says about it.
+        path: The index file, if it does not lie beside the shard.
 
     Raises:
         DataError: If it is missing, damaged, or of another tar than ``info`` describes.
     """
-    path = index_path(tar)
+    path = path or index_path(tar)
     try:
-        head_line, body = path.read_bytes().rstrip(b"\n").split(b"\n")
-        head = json.loads(head_line)
-        if head["format"] != FORMAT or head["columns_sha256"] != hashlib.sha256(body).hexdigest():
-            raise DataError(f"{path}: the index is damaged")
-        if (head["bytes"], head["sha256"]) != (info.bytes, info.sha256):
-            raise DataError(f"{path}: the index is of another shard than shards.json lists as {info.name}")
-        columns = json.loads(body)
-        offsets = np.array(columns["offsets"], dtype=np.int64).T
-        sizes = np.array(columns["sizes"], dtype=np.int64).T
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: the index is missing") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: the index is damaged ({error})") from error
-    return ShardIndex(columns["keys"], columns["exts"], offsets, sizes)
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: the index is missing ({error.strerror})") from error
+    return parse_index(str(path), data, info)
 
 
-def load_index(tar: Path, info: ShardInfo, task: str) -> ShardIndex:
-    """Reads a shard's index; a missing or damaged one is made again from the tar if the tar is what its hash says.
+def parse_index(where: str, data: bytes, info: ShardInfo) -> ShardIndex:
+    """Checks the bytes of an index file; nothing in them is trusted.
 
-    The index is derived data, so nothing can be lost by this; it is said in the log.
+    Args:
+        where: Its path or address, for messages.
+        data: Its bytes.
+        info: What the manifest says about the shard.
+
+    Raises:
+        DataError: If it is damaged, or of another tar than ``info`` describes.
     """
     try:
-        index = read_index(tar, info)
+        head_line, body = data.rstrip(b"\n").split(b"\n")
+        head = json.loads(head_line)
+        if head["format"] != FORMAT or head["columns_sha256"] != hashlib.sha256(body).hexdigest():
+            raise DataError(f"{where}: the index is damaged")
+        if (head["bytes"], head["sha256"]) != (info.bytes, info.sha256):
+            raise DataError(f"{where}: the index is of another shard than shards.json lists as {info.name}")
+        columns = json.loads(body)
+        keys, exts = columns["keys"], columns["exts"]
+        offsets, sizes = (np.array(columns[name]).T for name in ("offsets", "sizes"))
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
+        raise DataError(f"{where}: the index is damaged ({type(error).__name__}: {error})") from error
+    if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in (keys, exts)):
+        raise DataError(f"{where}: the index is damaged (keys and exts must be lists of texts)")
+    if any(table.dtype != np.int64 or table.shape != (len(keys), len(exts)) for table in (offsets, sizes)):
+        raise DataError(f"{where}: the index is damaged (offsets and sizes must be whole numbers, one per key and extension)")
+    outside = (sizes < 0) | (sizes > info.bytes) | (offsets < -1) | (offsets > info.bytes - sizes)
+    if outside.any():
+        raise DataError(f"{where}: the index is damaged (a member would lie outside of its shard)")
+    return ShardIndex(keys, exts, offsets, sizes)
+
+
+def load_index(tar: Path, info: ShardInfo, task: str, path: Path | None = None) -> tuple[ShardIndex, bool]:
+    """Returns a shard's index, and whether it was as stored.
+
+    A missing or damaged one is made again from the tar if the tar is what its hash says. The index is derived data, so nothing
+    can be lost by this; it is said in the log.
+    """
+    stored = True
+    try:
+        index = read_index(tar, info, path)
     except DataError as error:
         verify_shard(tar, info)
         _log.warning("%s; indexing the shard again (in memory only)", error)
-        index = build_index(tar, task)
+        index, stored = build_index(tar, task), False
     if len(index.keys) != info.samples:
         raise DataError(f"{tar}: shards.json says {info.samples} samples, the shard has {len(index.keys)}")
-    return index
+    return index, stored

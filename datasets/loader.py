@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,92 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from modalign.zoo.errors import DataError
 
+from .base_loader import BaseLoader, OrderedTasks, PlannedTasks
 from .plan import BatchPlan, Draw, check_world, rank_slice
 from .quarantine import Quarantine
-from .reading import BatchReader, Collate, Done, Example, Task
+from .reading import BatchReader, Collate, Example
 from .shards import ShardSet
 
 if TYPE_CHECKING:
-    from torch.utils.data import DataLoader
+    pass
 
 
-class _PlannedTasks:
-    """The sampler of training: this rank's part of every batch from a position to the end of its epoch.
-
-    It does not refer to its loader: a cycle would leave worker processes to the garbage collector, which may run in another
-    loader's forked worker and there close what is still in use.
-    """
-
-    def __init__(self, plan: BatchPlan, rank: int, world_size: int) -> None:
-        self.plan, self.rank, self.world_size = plan, rank, world_size
-        self.epoch, self.batch = 0, 0
-
-    def __iter__(self) -> Iterator[Task]:
-        epoch, first = self.epoch, self.batch
-        for batch in range(first, len(self.plan)):
-            yield Task(epoch, rank_slice(self.plan.batch(epoch, batch), self.rank, self.world_size))
-
-
-class _OrderedTasks:
-    """The sampler of evaluation: this rank's samples in stored order."""
-
-    def __init__(self, draws: Sequence[Draw], batch_size: int) -> None:
-        self.draws, self.batch_size = draws, batch_size
-
-    def __iter__(self) -> Iterator[Task]:
-        for first in range(0, len(self.draws), self.batch_size):
-            yield Task(0, self.draws[first : first + self.batch_size])
-
-
-class _Base:
-    """What both loaders share: the torch DataLoader around a `BatchReader`."""
-
-    def __init__(
-        self, reader: BatchReader, tasks: _PlannedTasks | _OrderedTasks, num_workers: int, prefetch: int, pin_memory: bool
-    ) -> None:
-        if num_workers < 0 or prefetch < 1:
-            raise DataError(f"num_workers is {num_workers} (0 or more) and prefetch {prefetch} (1 or more batches per worker)")
-        self.reader, self._tasks = reader, tasks
-        self.num_workers, self.prefetch, self.pin_memory = num_workers, prefetch, pin_memory
-        self._engine: DataLoader | None = None
-
-    def _results(self) -> Iterator[Done]:
-        import torch
-        from torch.utils.data import DataLoader
-
-        if self._engine is None:
-            several = {"prefetch_factor": self.prefetch, "persistent_workers": True} if self.num_workers else {}
-            self._engine = DataLoader(
-                self.reader,  # type: ignore[arg-type]
-                batch_size=None,
-                sampler=self._tasks,  # type: ignore[arg-type]
-                num_workers=self.num_workers,
-                worker_init_fn=_start_worker,
-                collate_fn=_as_is,  # type: ignore[arg-type]
-                pin_memory=self.pin_memory,
-                generator=torch.Generator(),  # its own: the program's random numbers do not depend on how often we iterate
-                **several,  # type: ignore[arg-type]
-            )
-        return iter(self._engine)
-
-    def close(self) -> None:
-        """Ends the worker processes; the next iteration starts new ones."""
-        self._engine = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_engine": None}
-
-
-def _as_is(done: Done) -> Done:
-    return done
-
-
-def _start_worker(worker: int) -> None:
-    """Keeps a forked worker's garbage collector off what it inherited: other loaders' queues are not its own to close."""
-    gc.freeze()
-
-
-class Loader(_Base):
+class Loader(BaseLoader):
     """Batches for training.
 
     Iterating goes on from the current position to the end of its epoch; the next iteration is the next epoch. The position
@@ -117,8 +41,10 @@ class Loader(_Base):
         on_error: "raise", or "skip": a bad sample is listed in `quarantine` and replaced by the sample that the plan has at
             the same place of the next batch (again, if that is bad too), which is the same on any world size.
         error_budget: With "skip", the share of all samples that may be bad before it is an error after all.
-        quarantine_file: With "skip", a JSON-lines file that the skipped samples are added to.
+        quarantine_file: With "skip", a JSON-lines file that the skipped samples are added to, and read back from (`Quarantine`);
+            `quarantine.by_shard()` and `quarantine.summary()` tell how many there were.
         pin_memory: Let torch pin the batches' memory, for copies to a GPU.
+        timeout: Seconds to wait for a batch before it is an error that names rank and loader; 0 waits for ever.
 
     Raises:
         DataError: If plan, sources and world size do not fit together; while iterating, for a bad sample.
@@ -141,6 +67,7 @@ class Loader(_Base):
         error_budget: float = 0.001,
         quarantine_file: str | Path | None = None,
         pin_memory: bool = False,
+        timeout: float = 0.0,
     ) -> None:
         if [source.shard_sizes for source in sources] != plan.sources:
             raise DataError(f"the plan was made for other sources ({plan.sizes} samples, got {[len(s) for s in sources]})")
@@ -148,13 +75,20 @@ class Loader(_Base):
             raise DataError(f"on_error is {on_error!r}; it can be 'raise' or 'skip'")
         check_world(plan.batch_size, world_size)
         rank_slice((), rank, world_size)
+        rest = plan.samples_per_epoch % plan.batch_size
+        if not plan.drop_last and 0 < rest < world_size:
+            raise DataError(
+                f"the last batch of an epoch has {rest} samples, so some of the {world_size} ranks would get none; drop it"
+            )
+        for source in sources:
+            source.check_cache(plan.window)
         replacements = plan if on_error == "skip" else None
         reader = BatchReader(list(sources), example, collate, fields, plan.seed, raw, replacements)
-        self._tasks: _PlannedTasks
-        super().__init__(reader, _PlannedTasks(plan, rank, world_size), num_workers, prefetch, pin_memory)
+        self._tasks: PlannedTasks
+        super().__init__(reader, PlannedTasks(plan, rank, world_size), num_workers, prefetch, pin_memory, timeout)
         self.sources, self.plan, self.rank, self.world_size = list(sources), plan, rank, world_size
         path = Path(quarantine_file) if quarantine_file else None
-        self.quarantine = Quarantine(sum(plan.sizes), error_budget, path)
+        self.quarantine = Quarantine(sum(plan.sizes), error_budget, path, rank, self._identity()["data"])
         self._epoch, self._batch = 0, 0
 
     def __len__(self) -> int:
@@ -214,7 +148,7 @@ class Loader(_Base):
         return {"seed": plan.seed, "batch_size": plan.batch_size, "samples_per_epoch": plan.samples_per_epoch, "data": data}
 
 
-class EvalLoader(_Base):
+class EvalLoader(BaseLoader):
     """Every sample once, in stored order, nothing dropped; for evaluation and embedding.
 
     Args:
@@ -229,6 +163,7 @@ class EvalLoader(_Base):
         num_workers: Worker processes.
         prefetch: Batches each worker prepares ahead.
         pin_memory: Let torch pin the batches' memory.
+        timeout: As for `Loader`.
 
     Raises:
         DataError: While iterating, for a bad sample (skipping one would change the result).
@@ -248,6 +183,7 @@ class EvalLoader(_Base):
         num_workers: int = 0,
         prefetch: int = 4,
         pin_memory: bool = False,
+        timeout: float = 0.0,
     ) -> None:
         self.sources = [sources] if isinstance(sources, ShardSet) else list(sources)
         if batch_size < 1 or not 0 <= rank < world_size:
@@ -255,7 +191,7 @@ class EvalLoader(_Base):
         pairs = [(source, number) for source, shards in enumerate(self.sources) for number in range(len(shards))]
         draws = [Draw(*pair, place) for place, pair in enumerate(pairs)][rank::world_size]
         reader = BatchReader(self.sources, example, collate, fields, 0, raw)
-        super().__init__(reader, _OrderedTasks(draws, batch_size), num_workers, prefetch, pin_memory)
+        super().__init__(reader, OrderedTasks(draws, batch_size), num_workers, prefetch, pin_memory, timeout)
         self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
 
     def __len__(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 MEDIA: dict[str, frozenset[str]] = {
     "image": frozenset({"jpg", "jpeg", "png", "webp"}),
@@ -27,15 +28,20 @@ def medium_of_file(name: str) -> str | None:
     return next((medium for medium, exts in MEDIA.items() if suffix(name.lower()) in exts), None)
 
 
-def medium_of(ext: str) -> str | None:
-    """Returns the medium a member is of: `jpg` or, of several, `0.jpg`; others (`seg.png`: a mask) are None."""
+@lru_cache(4096)
+def _medium_of(ext: str) -> str | None:
     head = ext.removesuffix(suffix(ext)).rstrip(".")
     return medium_of_file(ext) if not head or head.isdecimal() else None
 
 
+def medium_of(ext: str) -> str | None:
+    """Returns the medium a member is of: `jpg` or, of several, `0.jpg`; others (`seg.png`: a mask) are None."""
+    return _medium_of(ext)
+
+
 def is_field(ext: str, field: str) -> bool:
-    """True if member ``ext`` answers to ``field``: the same name, the same suffix, or a medium's name."""
-    return field in (ext, suffix(ext), medium_of(ext))
+    """True if member ``ext`` answers to ``field``: the same name, the same suffix, a medium's name, or "caption" for txt and json."""
+    return field in (ext, suffix(ext), medium_of(ext)) or (field == "caption" and ext in ("txt", "json"))
 
 
 def select(exts: Iterable[str], fields: Sequence[str] | None) -> list[str]:

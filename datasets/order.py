@@ -38,8 +38,10 @@ def permutation(count: int, *label: int | str) -> np.ndarray:
     return np.argsort(stable_hash(np.arange(count), *label), kind="stable")
 
 
-def epoch_order(shard_sizes: Sequence[int], seed: int, epoch: int, window: int = 16, stream: int = 0) -> np.ndarray:
-    """Returns the order in which an epoch (one pass) visits the samples of a set.
+class EpochOrder:
+    """The order in which an epoch (one pass) visits the samples of a set; any stretch of it, without making the rest.
+
+    So a run that resumes near the end of an epoch of millions of samples sorts one window of them, not all.
 
     Args:
         shard_sizes: Samples per shard.
@@ -48,14 +50,46 @@ def epoch_order(shard_sizes: Sequence[int], seed: int, epoch: int, window: int =
         window: Samples are mixed among so many shards (which stand next to each other after the permutation of shards).
         stream: Number of the source in a mixture, so that equal sources get unrelated orders.
 
-    Returns:
-        int64 (sum of sizes,): global sample numbers, each exactly once.
+    Raises:
+        DataError: If the window is below 1.
     """
-    if window < 1:
-        raise DataError(f"window is {window}; it must be at least 1 shard")
-    sizes = np.asarray(shard_sizes, dtype=np.int64)
-    rank_of_shard = np.empty(len(sizes), dtype=np.int64)
-    rank_of_shard[permutation(len(sizes), "shards", seed, epoch, stream)] = np.arange(len(sizes))
-    window_of_sample = np.repeat(rank_of_shard // window, sizes)
-    hashes = stable_hash(np.arange(sizes.sum()), "samples", seed, epoch, stream)
-    return np.lexsort((hashes, window_of_sample))
+
+    def __init__(self, shard_sizes: Sequence[int], seed: int, epoch: int, window: int = 16, stream: int = 0) -> None:
+        if window < 1:
+            raise DataError(f"window is {window}; it must be at least 1 shard")
+        sizes = np.asarray(shard_sizes, dtype=np.int64)
+        self._sizes, self._starts = sizes, np.cumsum(sizes) - sizes
+        self._shards = permutation(len(sizes), "shards", seed, epoch, stream)
+        self._label, self._window = ("samples", seed, epoch, stream), window
+        ends = np.cumsum(sizes[self._shards])
+        self._ends = ends[np.minimum(np.arange(window, len(sizes) + window, window), len(sizes)) - 1] if len(sizes) else ends
+        self._cached: tuple[int, np.ndarray] | None = None
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def take(self, first: int, end: int) -> np.ndarray:
+        """Returns the sample numbers at places ``first`` to ``end - 1``, int64."""
+        end = min(end, len(self))
+        pieces = [np.zeros(0, dtype=np.int64)]
+        number = int(np.searchsorted(self._ends, first, side="right"))
+        while first < end:
+            start = int(self._ends[number - 1]) if number else 0
+            pieces.append(self._order(number)[first - start : end - start])
+            first, number = int(self._ends[number]), number + 1
+        return np.concatenate(pieces)
+
+    def _order(self, number: int) -> np.ndarray:
+        """The samples of one window of shards, mixed."""
+        if self._cached is None or self._cached[0] != number:
+            shards = np.sort(self._shards[number * self._window : (number + 1) * self._window])
+            ranges = [np.arange(self._starts[shard], self._starts[shard] + self._sizes[shard]) for shard in shards]
+            samples = np.concatenate(ranges)
+            self._cached = number, samples[np.argsort(stable_hash(samples, *self._label), kind="stable")]
+        return self._cached[1]
+
+
+def epoch_order(shard_sizes: Sequence[int], seed: int, epoch: int, window: int = 16, stream: int = 0) -> np.ndarray:
+    """Returns the whole order of `EpochOrder`: int64 (sum of sizes,), global sample numbers, each exactly once."""
+    order = EpochOrder(shard_sizes, seed, epoch, window, stream)
+    return order.take(0, len(order))

@@ -7,6 +7,7 @@ alone, and there is no state but (epoch, batch).
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from modalign.zoo.errors import DataError
 
-from .order import epoch_order, permutation
+from .order import EpochOrder, permutation
 
 T = TypeVar("T")
 
@@ -72,23 +73,22 @@ class BatchPlan:
             raise DataError(
                 f"batch_size {batch_size} is more than the {self.samples_per_epoch} samples of an epoch, so there is no full batch"
             )
-        self._cached: tuple[int, np.ndarray, np.ndarray] | None = None
+        self._orders: OrderedDict[tuple[int, int], EpochOrder] = OrderedDict()
+        self._mixed: tuple[int, np.ndarray, np.ndarray] | None = None
 
     def __len__(self) -> int:
         full, rest = divmod(self.samples_per_epoch, self.batch_size)
         return full + (1 if rest and not self.drop_last else 0)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_cached": None}
+        return {**self.__dict__, "_orders": OrderedDict(), "_mixed": None}
 
     def epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns (source of every draw, sample number of every draw) of an epoch, int64 (samples_per_epoch,) each."""
-        if self._cached is None or self._cached[0] != epoch:
-            self._cached = (epoch, *self._plan(epoch))
-        return self._cached[1], self._cached[2]
+        return self._range(epoch, 0, self.samples_per_epoch)
 
-    def batch(self, epoch: int, batch: int) -> list[Draw]:
-        """Returns the draws of a global batch.
+    def batch(self, epoch: int, batch: int, rank: int = 0, world_size: int = 1) -> list[Draw]:
+        """Returns the draws of a global batch, or a rank's part of them (`rank_slice`).
 
         Raises:
             DataError: If the epoch has no such batch.
@@ -96,34 +96,58 @@ class BatchPlan:
         if not 0 <= batch < len(self):
             raise DataError(f"there is no batch {batch}; an epoch has {len(self)}")
         first = batch * self.batch_size
-        return self.draw_range(epoch, first, min(first + self.batch_size, self.samples_per_epoch))
+        places = range(first, min(first + self.batch_size, self.samples_per_epoch))
+        mine = rank_slice(places, rank, world_size)
+        return self.draw_range(epoch, mine[0], mine[-1] + 1) if mine else []
 
     def draw_range(self, epoch: int, first: int, end: int) -> list[Draw]:
         """Returns the draws ``first`` to ``end - 1`` of an epoch, across batches."""
-        of_source, samples = (column[first:end].tolist() for column in self.epoch(epoch))
+        of_source, samples = (column.tolist() for column in self._range(epoch, first, end))
         return [
             Draw(source, sample, first + place) for place, (source, sample) in enumerate(zip(of_source, samples, strict=True))
         ]
 
-    def _plan(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+    def _range(self, epoch: int, first: int, end: int) -> tuple[np.ndarray, np.ndarray]:
+        """(source, sample number) of some draws; with one source, only their part of the order is made."""
         if len(self.sizes) == 1:
-            return np.zeros(self.samples_per_epoch, dtype=np.int64), self._source_draws(0, epoch)
-        of_source = np.repeat(np.arange(len(self.draws)), self.draws)
-        of_source = of_source[permutation(self.samples_per_epoch, "mixture", self.seed, epoch)]
-        samples = np.empty(self.samples_per_epoch, dtype=np.int64)
+            return np.zeros(end - first, dtype=np.int64), self._source_draws(0, epoch, first, end)
+        of_source, places = self._mixture(epoch)
+        of_source, places = of_source[first:end].astype(np.int64), places[first:end]
+        samples = np.empty(len(places), dtype=np.int64)
         for source in range(len(self.draws)):
-            samples[of_source == source] = self._source_draws(source, epoch)
+            mine = of_source == source
+            if mine.any():
+                stretch = self._source_draws(source, epoch, int(places[mine].min()), int(places[mine].max()) + 1)
+                samples[mine] = stretch  # within a source, draws follow its order without a gap
         return of_source, samples
 
-    def _source_draws(self, source: int, epoch: int) -> np.ndarray:
-        """Returns the samples a source gives in an epoch: the next stretch of its endless row of passes."""
+    def _mixture(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """(source of every draw of an epoch, how many draws of that source came before it)."""
+        if self._mixed is None or self._mixed[0] != epoch:
+            of_source = np.repeat(np.arange(len(self.draws), dtype=np.uint16), self.draws)
+            of_source = of_source[permutation(self.samples_per_epoch, "mixture", self.seed, epoch)]
+            places = np.empty(self.samples_per_epoch, dtype=np.int64)
+            for source, count in enumerate(self.draws):
+                places[of_source == source] = np.arange(count)
+            self._mixed = epoch, of_source, places
+        return self._mixed[1], self._mixed[2]
+
+    def _source_draws(self, source: int, epoch: int, first: int, end: int) -> np.ndarray:
+        """Returns draws ``first`` to ``end - 1`` of a source in an epoch: a stretch of its endless row of passes."""
         size, count = self.sizes[source], self.draws[source]
-        first, end = epoch * count, (epoch + 1) * count
-        pieces = []
-        for number in range(first // size, -(-end // size)):
-            order = epoch_order(self.sources[source], self.seed, number, self.window, source)
-            pieces.append(order[max(first - number * size, 0) : end - number * size])
-        return np.concatenate(pieces)
+        first, end = epoch * count + first, epoch * count + end
+        passes = range(first // size, -(-end // size))
+        pieces = [self._order(source, number).take(max(first - number * size, 0), end - number * size) for number in passes]
+        return np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int64)
+
+    def _order(self, source: int, number: int) -> EpochOrder:
+        key = (source, number)
+        if key not in self._orders:
+            while len(self._orders) >= 2 * len(self.sources):
+                self._orders.popitem(last=False)
+            self._orders[key] = EpochOrder(self.sources[source], self.seed, number, self.window, source)
+        self._orders.move_to_end(key)
+        return self._orders[key]
 
 
 def apportion(total: int, weights: Sequence[float]) -> list[int]:

@@ -12,7 +12,9 @@ from modalign.zoo.errors import DataError
 
 from .decode import DEFAULT_LIMITS, Limits
 from .plan import BatchPlan, Draw
+from .quarantine import Skipped, skipped_of
 from .sample import decode_sample
+from .sample_error import SampleError
 from .shards import ShardSet
 
 Example = Callable[[Any, np.random.Generator], dict[str, Any]]
@@ -33,7 +35,7 @@ class Done:
     """What comes back for a task: the batch or the error, and what was skipped on the way."""
 
     batch: dict[str, Any] = field(default_factory=dict)
-    skipped: list[tuple[int, int, str]] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
     error: str = ""
 
     def pin_memory(self) -> Done:
@@ -45,7 +47,10 @@ class Done:
 
 @dataclass
 class BatchReader:
-    """A map-style data set whose items are whole batches; see `Loader` for the settings."""
+    """A map-style data set whose items are whole batches; see `Loader` for the settings.
+
+    An ``example`` with a true attribute ``takes_encoded`` is given photographs as `EncodedImage`, to decode what it needs of them.
+    """
 
     sources: list[ShardSet]
     example: Example
@@ -78,13 +83,15 @@ class BatchReader:
     def make(self, epoch: int, draw: Draw, slot: int) -> tuple[dict[str, Any], str]:
         """Returns (example, key) of one draw; randomness comes from (seed, epoch, slot) and nothing else."""
         raw = self.sources[draw.source].read(draw.sample, self.fields)
-        sample = raw if self.raw else decode_sample(raw, None, self.limits)
+        encoded = bool(getattr(self.example, "takes_encoded", False))
+        sample = raw if self.raw else decode_sample(raw, None, self.limits, encoded=encoded)
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed % 2**64, epoch, slot])))
         try:
             return self.example(sample, rng), raw.key
+        except SampleError:
+            raise
         except DataError as error:
-            text = str(error)
-            raise error if repr(raw.key) in text else DataError(f"{raw.shard}: sample {raw.key!r}: {text}") from error
+            raise SampleError(raw.shard, raw.key, "", str(error)) from error
 
     def _one(self, epoch: int, draw: Draw, done: Done) -> tuple[dict[str, Any], str, Draw]:
         """Makes an example; a bad sample is replaced by the one at the same place of the next batch of the plan, and so on."""
@@ -96,7 +103,12 @@ class BatchReader:
             except DataError as error:
                 if self.plan is None:
                     raise
-                done.skipped.append((draw.source, draw.sample, str(error)))
+                done.skipped.append(self._skipped(draw, error))
                 step = (draw.draw + self.plan.batch_size) % self.plan.samples_per_epoch
                 draw = self.plan.draw_range(epoch, step, step + 1)[0]
-        raise DataError(f"{_MAX_REPLACEMENTS} bad samples in a row from draw {wanted.draw}; last: {done.skipped[-1][2]}")
+        raise DataError(f"{_MAX_REPLACEMENTS} bad samples in a row from draw {wanted.draw}; last: {done.skipped[-1].reason}")
+
+    def _skipped(self, draw: Draw, error: DataError) -> Skipped:
+        source = self.sources[draw.source]
+        shard = source.shard_label(source.locate(draw.sample)[0])
+        return skipped_of(draw.source, draw.sample, error, shard, source.key(draw.sample))

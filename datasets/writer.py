@@ -12,6 +12,7 @@ from typing import Any
 
 from modalign.zoo.errors import DataError
 
+from .foreign import UNFINISHED
 from .home import local_path
 from .index import build_index, write_index
 from .manifest import FILE_NAME, Manifest, ShardInfo, sync_folder, write_manifest
@@ -70,6 +71,7 @@ def write_shards(
     schema = {"fields": dict(sorted(fields.items())), "languages": dict(sorted(languages.items()))}
     manifest = Manifest(task, schema, source, shards)
     write_manifest(out, manifest)
+    (out / UNFINISHED).unlink()
     return manifest
 
 
@@ -80,6 +82,7 @@ def _fresh_folder(out: str | Path) -> Path:
         hint = "it holds an unfinished pack (no shards.json): delete it" if half else "give a new or an empty folder"
         raise DataError(f"{out}: not empty, and nothing is overwritten; {hint}")
     out.mkdir(parents=True, exist_ok=True)
+    (out / UNFINISHED).touch()  # so that nobody takes a half of it for a folder of plain tars
     return out
 
 

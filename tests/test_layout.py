@@ -194,7 +194,7 @@ def test_every_registered_name_is_a_documented_class(registry):
     assert registry.names()
     for name in registry.names():
         cls = registry.get(name)
-        assert isinstance(cls, type), name
+        assert isinstance(cls, type) or (registry is METRICS and callable(cls)), name  # metrics are functions
         assert (cls.__doc__ or "").strip(), name
 
 

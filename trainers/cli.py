@@ -17,7 +17,7 @@ from modalign.zoo.errors import ModalignError, RecipeError, nearest
 #: command -> (module, function, positional arguments, one line)
 COMMANDS: dict[str, tuple[str, str, tuple[str, ...], str]] = {
     "train": ("modalign.trainers.commands.train", "main", (), "train a recipe, or go on with it"),
-    "eval": ("modalign.trainers.evaluate", "evaluate", ("model",), "measure a model on shards"),
+    "eval": ("modalign.trainers.evaluation.command", "evaluate", ("model",), "measure a model on shards"),
     "embed": ("modalign.trainers.commands.embed", "embed", ("model",), "write the vectors of shards to a file"),
     "search": ("modalign.trainers.commands.search", "search", ("model", "query"), "find the pictures that fit a text"),
     "export": ("modalign.trainers.commands.export", "export", ("model",), "write a model in another library's layout"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -13,19 +12,17 @@ from typing import Any
 import yaml
 
 from modalign import zoo
-from modalign.datasets.shards import ShardSet
 from modalign.zoo.checkpoints.card import model_card
 from modalign.zoo.checkpoints.durable import write_text
 from modalign.zoo.checkpoints.release import save_release
 from modalign.zoo.errors import RecipeError, nearest
 
 from .console import console, quiet_libraries
-from .evaluate import evaluate_retrieval, print_report, write_json
+from .evaluation.results import report_results
+from .evaluation.stages import evaluate_stage, of_task, read_evaluations
 from .parallel.rank import global_rank
-from .recipe import EvaluateConfig, Recipe, load_recipe
-from .results import report_results
+from .recipe import Recipe, load_recipe
 from .stage import Place, run_stage
-from .stage_data import eval_features
 
 
 def train(
@@ -52,13 +49,12 @@ def train(
     quiet_libraries()
     run = Path(str(recipe.run_dir))
     with _locked(run):
-        first = global_rank() == 0  # what follows training is the first process's work
+        first = global_rank() == 0
         if first:
             _claim(run, recipe)
         for name in _stages_to_run(recipe, stage):
             run_stage(recipe, Place(run, name), lambda other: _finished(run, other), strict=strict)
-            if first:
-                _evaluate(recipe, run, name)
+            evaluate_stage(recipe, run, name)
         if first and all(Place(run, name).done.exists() for name in recipe.stages):
             _finish(recipe, run)
     return run
@@ -130,57 +126,14 @@ def _differences(before: Any, now: Any, where: str = "") -> list[str]:
     return [] if before == now else [where]
 
 
-def _evaluate(recipe: Recipe, run: Path, name: str) -> None:
-    """Measures a finished stage on the test shards, once for the same settings."""
-    settings = recipe.evaluate
-    if settings is None or (settings.stages is not None and name not in settings.stages):
-        return
-    data = recipe.stage_data(name).test
-    if data is None:
-        raise RecipeError("evaluate: there is nothing to measure on; give data.test, or take evaluate out")
-    path, asked = Place(run, name).folder / "eval.json", _measured(settings, data)
-    if _read_json(path) is not None and _read_json(path.with_name("eval_settings.json")) == asked:
-        return
-    model, shards = zoo.load(Place(run, name).release), ShardSet(data)
-    features = eval_features(model, shards, settings.languages, recipe.stages[name].cache)
-    report, _ = evaluate_retrieval(
-        model, name, shards, data=data, languages=settings.languages, first_caption=settings.first_caption, features=features
-    )
-    print_report(report)
-    write_json(path, report)
-    write_json(path.with_name("eval_settings.json"), asked)
-
-
-def _measured(settings: EvaluateConfig, data: str) -> dict[str, Any]:
-    """What decides the numbers of an evaluation."""
-    return {"data": data, "task": settings.task, "languages": settings.languages, "first_caption": settings.first_caption}
-
-
-def _read_json(path: Path) -> Any | None:
-    """The content of a JSON file; None if there is none or it cannot be read (it is made again then)."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-
-
-def read_evaluations(recipe: Recipe, run: Path) -> dict[str, dict[str, Any]]:
-    """Stage -> its evaluation, for the stages that have one."""
-    found = {}
-    for name in recipe.stages:
-        if (content := _read_json(Place(run, name).folder / "eval.json")) is not None:
-            found[name] = content
-    return found
-
-
 def _finish(recipe: Recipe, run: Path) -> None:
     """Writes the run's release (full) and its report."""
-    from .report import write_report
+    from .evaluation.report import write_report
 
     chosen = recipe.release or list(recipe.stages)[-1]
     if not (run / "release" / "release.json").exists():
         model = zoo.load(_finished(run, chosen))
-        evaluation = read_evaluations(recipe, run).get(chosen)
+        evaluation = of_task(read_evaluations(recipe, run), "retrieval").get(chosen)
         card = model_card(model, recipe.title, evaluation, recipe_data(recipe))
         save_release(model, run / "release", kind="full", card=card)
     report_results(recipe, run, read_evaluations(recipe, run))

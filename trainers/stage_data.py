@@ -15,10 +15,10 @@ from modalign.datasets.shards import ShardSet
 from modalign.zoo.errors import RecipeError
 
 from .caches import caption_field, image_vectors, text_vectors
+from .evaluation.vectors import Features
 from .examples import CaptionChoice, PairCollate, PairExample, TextInput
 from .recipe import CacheConfig, DataConfig, StageConfig
 from .roles import TrainedParameter
-from .vectors import Features
 
 
 @dataclass

@@ -125,7 +125,9 @@ class AlignmentTask(pl.LightningModule):
         """Seeds this step's random draws from (seed, step, rank)."""
         text = f"{self.seed}/{self.global_step}/{self.global_rank}"
         seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed also files a stack trace per kind of device that is not there
+        torch.default_generator.manual_seed(
+            seed
+        )  # torch.manual_seed also files a stack trace per kind of device that is not there
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .checkpoints.release import load, save_release
-    from .registry import FAMILIES, LOSSES, METRICS, PROJECTORS
+    from .registry import ENCODERS, FAMILIES, LOSSES, METRICS, PROJECTORS
 
-__all__ = ["FAMILIES", "LOSSES", "METRICS", "PROJECTORS", "load", "save_release"]
+__all__ = ["ENCODERS", "FAMILIES", "LOSSES", "METRICS", "PROJECTORS", "load", "save_release"]
 
 _WHERE = {"load": ".checkpoints.release", "save_release": ".checkpoints.release"}
 

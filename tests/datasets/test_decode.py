@@ -84,9 +84,16 @@ def test_animation_gives_its_first_frame(kind):
     assert decoded.getpixel((3, 3))[0] > 240 and decoded.getpixel((3, 3))[2] < 15
 
 
-@pytest.mark.parametrize("size", [(1, 1), (20000, 1), (1, 20000)])
+@pytest.mark.parametrize("size", [(1, 1), (2000, 20), (1, 100)])
 def test_extreme_sizes(size):
     assert decode_image(stored(Image.new("RGB", size))).size == size
+
+
+@pytest.mark.parametrize("size", [(20000, 1), (1, 20000), (2001, 20)])
+def test_threads_of_pixels_are_refused(size):
+    """Resizing their shorter side to 224 pixels would take gigabytes."""
+    with pytest.raises(DataError, match="one side is more than 100 times the other"):
+        decode_image(stored(Image.new("RGB", size)))
 
 
 @pytest.mark.parametrize("size", [(9000, 9000), (13000, 13000), (60000, 60000)])

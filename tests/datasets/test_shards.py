@@ -9,7 +9,7 @@ import tarfile
 
 import pytest
 
-from modalign.datasets.index import build_index, index_path
+from modalign.datasets.index import build_index, index_path, read_index, write_index
 from modalign.datasets.manifest import ShardInfo, read_manifest, write_manifest
 from modalign.datasets.sample import decode_sample
 from modalign.datasets.shards import ShardSet
@@ -58,7 +58,7 @@ def test_fields(shards):
     assert list(source.read(3, ["image"]).members) == ["png"]
     assert list(source.read(3, ["json", "txt"]).members) == ["json", "txt"]
     assert source.read(3, []).members == {} and source.read(3, []).key == "k0003"
-    with pytest.raises(DataError, match=r"000000\.tar: sample 'k0003' has no field 'audio'"):
+    with pytest.raises(DataError, match=r"000000\.tar: sample 'k0003': it has no field 'audio'"):
         source.read(3, ["audio"])
     with pytest.raises(DataError, match="no sample number 50"):
         source.read(50)
@@ -300,6 +300,19 @@ def test_damaged_index_is_made_again_from_a_good_tar(shards, caplog):
     (shards / "000001.tar").write_bytes((shards / "000001.tar").read_bytes().replace(b"caption", b"CAPTION"))
     with pytest.raises(DataError, match="SHA-256"):
         ShardSet(shards)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("offsets", 10**9), ("offsets", -2), ("sizes", 10**9), ("sizes", -1), ("sizes", 2**62)]
+)
+def test_an_index_that_points_outside_its_shard(shards, name, value):
+    """Its hash fits, its numbers do not: it is not believed."""
+    info = read_manifest(shards).shards[0]
+    index = build_index(shards / info.name)
+    getattr(index, name)[3, 1] = value
+    write_index(shards / info.name, index, info)
+    with pytest.raises(DataError, match=r"000000\.idx\.json: the index is damaged \(a member would lie outside of its shard\)"):
+        read_index(shards / info.name, info)
 
 
 def test_duplicate_key_in_two_shards(tmp_path):

@@ -9,7 +9,18 @@ from modalign import zoo
 from modalign.trainers import load_recipe, train
 from modalign.trainers.recipe import shipped_recipes
 
-LANGUAGES = ("en", "ar", "de", "es", "fa", "fr", "id", "it", "ja", "ko", "pt", "ru", "tr", "zh")
+FINETUNE = {  # recipe -> parts that train
+    "clip/finetune": {"image_projector", "text_projector", "logit_scale"},
+    "clip/finetune_deep": {"image", "image_projector", "text_projector", "logit_scale"},
+}
+
+
+def languages():
+    """Every language a shipped recipe names."""
+    recipes = [load_recipe(name) for name in shipped_recipes() if name not in FINETUNE]
+    named = [recipe.evaluate.languages for recipe in recipes if recipe.evaluate is not None]
+    named += [recipe.stage_data(stage).languages for recipe in recipes for stage in recipe.stages]
+    return sorted({"en"}.union(*filter(None, named)), key=lambda lang: (lang != "en", lang))
 
 
 @pytest.fixture(scope="module")
@@ -36,20 +47,23 @@ def toy_assets(tmp_path_factory, tiny_embedder, picture_of):
     for name in ("multilingual-e5-small", "all-minilm-l6-v2"):
         shutil.copytree(tiny_embedder, root / name)
 
+    spoken = languages()
+
     def samples():
         for number in range(12):
             stream = io.BytesIO()
             picture_of(number).save(stream, "PNG")
-            captions = {lang: [f"thing {number}", f"item {number}"] for lang in LANGUAGES}
+            captions = {lang: [f"thing {number}", f"item {number}"] for lang in spoken}
             yield {"key": f"k{number}", "image": stream.getvalue(), "image_ext": "png", "captions": captions}
 
-    for asset, splits in (("openmoji", ("train", "test")), ("flickr8k_multilingual", ("train", "dev", "test"))):
-        for split in splits:
+    parts = {"openmoji": (), "noto_cldr": (), "tuxpaint": ("symbols",), "flickr8k_multilingual": ("dev",)}
+    for asset, more in parts.items():
+        for split in ("train", "test", *more):
             write_shards(samples(), root / asset / split)
     return root
 
 
-@pytest.mark.parametrize("name", sorted(set(shipped_recipes()) - {"clip/finetune"}))
+@pytest.mark.parametrize("name", sorted(set(shipped_recipes()) - set(FINETUNE)))
 def test_two_steps_of_every_stage(name, toy_assets, own_home, monkeypatch, tmp_path):
     monkeypatch.setenv("MODALIGN_DATA", str(toy_assets))
     run = train(_small(name, tmp_path / "run"))
@@ -57,7 +71,8 @@ def test_two_steps_of_every_stage(name, toy_assets, own_home, monkeypatch, tmp_p
     assert zoo.load(run).encode_text(["thing 3"]).isfinite().all()
 
 
-def test_finetune_starts_from_a_release(toy_assets, own_home, monkeypatch, tmp_path):
+@pytest.mark.parametrize("name", sorted(FINETUNE))
+def test_finetune_starts_from_a_release(name, toy_assets, own_home, monkeypatch, tmp_path):
     monkeypatch.setenv("MODALIGN_DATA", str(toy_assets))
     start = train(_small("clip/flickr8k", tmp_path / "start"))
     shards = str(toy_assets / "openmoji" / "train")
@@ -69,10 +84,10 @@ def test_finetune_starts_from_a_release(toy_assets, own_home, monkeypatch, tmp_p
         "trainer.accelerator": "cpu",
     }
     overrides |= {"stages.finetune.epochs": 1, "trainer.progress": False}
-    run = train(load_recipe("clip/finetune", overrides))
+    run = train(load_recipe(name, overrides))
     before, after = zoo.load(start).state_dict(), zoo.load(run).state_dict()
-    changed = {name for name in before if not before[name].equal(after[name])}
-    assert {name.split(".")[0] for name in changed} == {"image_projector", "text_projector", "logit_scale"}
+    changed = {key.split(".")[0] for key in before if not before[key].equal(after[key])}
+    assert changed == FINETUNE[name]
 
 
 def _small(name, run, **more):
@@ -88,7 +103,7 @@ def _small(name, run, **more):
     return load_recipe(name, overrides | more)
 
 
-@pytest.mark.parametrize("name", ["proclip/openmoji", "proclip/openmoji_full"])
+@pytest.mark.parametrize("name", ["proclip/noto_cldr", "proclip/openmoji", "proclip/openmoji_full"])
 def test_self_distillation_starts_at_zero(name, toy_assets, own_home, monkeypatch, tmp_path):
     """Specification of stage 2: at step 0 the student is its teacher, so both distillation terms are exactly zero."""
     import csv

@@ -1,7 +1,7 @@
 """Validation inside a stage: recall on held-out pairs, the best checkpoint, early stop.
 
-It runs at the end of a step and before that step's checkpoint is written, so that a run stopped anywhere validates at the same steps as
-one that was not.
+Every rank embeds its share and scores its share; the result is the same on all, and that of one process. It runs at the end of a step and
+before that step's checkpoint is written, so that a run stopped anywhere validates at the same steps as one that was not.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from modalign.datasets.shards import ShardSet
 from modalign.zoo.errors import RecipeError, nearest
 from modalign.zoo.metrics.retrieval import flatten
 
+from ..evaluation.vectors import Features, set_vectors
 from ..parallel.sharded import usable
 from ..recipe import ValidateConfig
-from ..vectors import Features, set_vectors
 from .ema import AveragedWeights
 
 
@@ -55,8 +55,10 @@ class Validate(pl.Callback):
             return
         with AveragedWeights.within(trainer, pl_module):
             with usable(pl_module.model):
-                vectors = set_vectors(pl_module.model, self.shards, languages=self.languages, features=self.features)
-            metrics = flatten(vectors.retrieval()["metrics"])
+                vectors = set_vectors(
+                    pl_module.model, self.shards, languages=self.languages, features=self.features, over_ranks=True
+                )
+            metrics = flatten(vectors.retrieval(over_ranks=True)["metrics"])
             pl_module.train()
             for logger in trainer.loggers:
                 logger.log_metrics({f"val/{name}": value for name, value in metrics.items()}, step=step)

@@ -10,7 +10,7 @@ from modalign.datasets.shards import ShardSet
 from modalign.zoo.errors import RecipeError
 
 from ..console import console, track
-from ..vectors import set_vectors
+from ..evaluation.vectors import set_vectors
 
 
 def embed(

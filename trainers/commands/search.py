@@ -13,7 +13,7 @@ from modalign.datasets.sheet import contact_sheet
 
 from ..caches import caption_field
 from ..console import print_table, track
-from ..vectors import set_vectors
+from ..evaluation.vectors import set_vectors
 
 
 def search(

@@ -8,7 +8,7 @@ from typing import Any
 from modalign.zoo.configure import check_keys
 from modalign.zoo.errors import RecipeError, nearest
 
-from .settings import DataConfig, Recipe, StageConfig, teachers_of
+from .settings import DataConfig, EvaluateConfig, Recipe, StageConfig, teachers_of
 
 
 def check_languages(values: Any, where: str) -> None:
@@ -34,6 +34,24 @@ def check_recipe(recipe: Recipe, where: str) -> None:
         raise RecipeError(f"{where}: trainer.log_every, checkpoint_every and keep_checkpoints must be at least 1")
     if recipe.release is not None and recipe.release not in recipe.stages:
         raise RecipeError(f"{where}: release: there is no stage {recipe.release!r}{nearest(recipe.release, recipe.stages)}")
+    if recipe.evaluate is not None:
+        _check_evaluate(recipe.evaluate, f"{where}: evaluate")
+
+
+def _check_evaluate(settings: EvaluateConfig, place: str) -> None:
+    """Tasks and their options are looked up now, not after hours of training."""
+    from ..evaluation.tasks import TASKS, build_task, ordered_tasks, task_settings
+
+    tasks = ordered_tasks(settings)
+    if not tasks:
+        raise RecipeError(f"{place}.task: name at least one task ({', '.join(TASKS.names())}), or take evaluate out")
+    for task in tasks:
+        if task not in TASKS.names():
+            raise RecipeError(f"{place}.task: there is no task {task!r}{nearest(task, TASKS.names())}")
+        build_task(task, task_settings(settings, task), f"{place}.options.{task}")
+    for task in settings.options:
+        if task not in tasks:
+            raise RecipeError(f"{place}.options: {task!r} is not among the tasks ({', '.join(tasks)}); add it to task")
 
 
 def _check_stage(recipe: Recipe, name: str, place: str) -> None:

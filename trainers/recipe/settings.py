@@ -198,21 +198,23 @@ class EvaluateConfig:
     """What is measured on `data.test` after every stage and shown in the report.
 
     Attributes:
-        task: `retrieval`.
-        languages: Languages to measure, each by itself; default all there are.
+        task: `retrieval`, `zeroshot`, `alignment`, `crosslingual`, or a list of them; the report shows retrieval first.
+        languages: Caption languages to measure, each by itself; default all there are.
         first_caption: Measure with each language's first caption only.
         queries: Texts to search the test pictures with, shown as pictures.
         stages: Stages to measure; default all.
         baselines: Label -> {metric: value}: known results on the same data, shown beside ours, such as
             `{"frozen encoders": {"text_to_image/R@10": 45.3}}`.
+        options: Task -> its settings, by the names `modalign eval` has for them, such as `{zeroshot: {label: group}}`.
     """
 
-    task: Literal["retrieval"] = "retrieval"
+    task: str | list[str] = "retrieval"
     languages: list[str] | None = None
     first_caption: bool = False
     queries: list[str] = field(default_factory=list)
     stages: list[str] | None = None
     baselines: dict[str, dict[str, float]] = field(default_factory=dict)
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass

@@ -8,22 +8,23 @@ pretrained part it leaves out; loading checks that hash. A missing or an unexpec
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..errors import ReleaseError, nearest
-from ..names import local_folder, parse_name, public_source
+from ..errors import ModalignError, ReleaseError
+from ..names import public_source
 from ..registry import FAMILIES
 from .durable import put_in_place, recover, staging_for
+from .find import FORMAT, find_release, locate, read_release
 from .hashing import weights_sha256
+from .weights import read_weights, unshared
 
-FORMAT = "modalign-release/1"
+__all__ = ["FORMAT", "Kind", "find_release", "load", "read_release", "save_release"]
 Kind = Literal["full", "adapter"]
 
 
@@ -68,7 +69,7 @@ def save_release(
 def _write(model: Any, folder: Path, kind: Kind, card: str, trained: frozenset[str], public: bool) -> None:
     from safetensors.torch import save_file
 
-    state = _unshared(model.state_dict())
+    state = unshared(model.state_dict())
     parts, left_out = {}, set()
     for prefix, source in model.sources().items():
         names = [name for name in state if name.startswith(prefix)]
@@ -88,17 +89,13 @@ def _write(model: Any, folder: Path, kind: Kind, card: str, trained: frozenset[s
     }
     _dump(folder / "config.json", config)
     (folder / "README.md").write_text(card or f"# {model.family}\n", encoding="utf-8")
-    _dump(folder / "release.json", {"format": FORMAT, "kind": kind, "parts": parts})
-
-
-def _unshared(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    _dump(folder / "release.json", {"format": FORMAT, "kind": kind, "parts": parts, "quick_gelu": model.quick_gelu()})
 
 
 def _public(settings: Any) -> Any:
     if isinstance(settings, Mapping):
         return {
-            key: public_source(value) if key == "name" and isinstance(value, str) else _public(value)
+            key: public_source(value) if key in ("name", "base") and isinstance(value, str) else _public(value)
             for key, value in settings.items()
         }
     return settings
@@ -108,71 +105,11 @@ def _dump(path: Path, values: Any) -> None:
     path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def find_release(name: str | Path) -> Path:
-    """The release folder that a path or name stands for: a release, a run folder (its `release/`), or a name of the grammar.
-
-    Raises:
-        ReleaseError: If there is none; the message says what was looked for.
-    """
-    text = str(name)
-    if not Path(text).is_dir() and Path(text).exists():
-        raise ReleaseError(f"{text} is a file; give the folder of a run or of a release")
-    folder = Path(text) if Path(text).is_dir() else _named_folder(text)
-    for candidate in (folder, folder / "release"):
-        if (candidate / "release.json").is_file():
-            return candidate
-    raise ReleaseError(
-        f"{text} holds neither release.json nor release/release.json: is the run finished? (modalign train continues it)"
-    )
-
-
-def _named_folder(text: str) -> Path:
-    if os.sep in text and ":" not in text:
-        raise ReleaseError(f"there is no folder {text!r}")
-    parsed = parse_name(text)
-    if parsed.scheme == "hf":
-        from huggingface_hub import snapshot_download
-
-        return Path(snapshot_download(parsed.rest, allow_patterns=["*.json", "*.safetensors", "*.md", "image/*", "text/*"]))
-    folder = local_folder(parsed)
-    if folder is None:
-        raise ReleaseError(f"{text}: releases load from asset:NAME, hf:ORG/NAME or a folder")
-    return folder
-
-
-def read_release(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns (config, release) of a release folder.
-
-    Raises:
-        ReleaseError: If a file is missing or not JSON, the format unknown, or the family not in this zoo.
-    """
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        release = json.loads((folder / "release.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ReleaseError(f"{folder}: cannot read config.json and release.json ({error}); get the release again") from None
-    if not isinstance(config, dict) or not isinstance(release, dict):
-        raise ReleaseError(f"{folder}: config.json and release.json must each hold a JSON object; get the release again")
-    if release.get("format") != FORMAT:
-        raise ReleaseError(
-            f"{folder}: format {release.get('format')!r} is not {FORMAT!r}; update modalign or export the model again"
-        )
-    if config.get("family") not in FAMILIES.names():
-        raise ReleaseError(
-            f"{folder}: family {config.get('family')!r} is not in this zoo{nearest(str(config.get('family')), FAMILIES.names())}"
-        )
-    absent = [f"config.json: {key}" for key in ("model", "image_preprocess") if key not in config]
-    absent += [f"release.json: {key}" for key in ("kind", "parts") if key not in release]
-    if absent:
-        raise ReleaseError(f"{folder}: missing entries ({', '.join(absent)}); get the release again")
-    return config, release
-
-
 def load(name: str | Path, device: str | torch.device = "cpu") -> Any:
     """Loads a model for use: `encode_image`, `encode_text`.
 
     Args:
-        name: A release or run folder, `asset:NAME` or `hf:ORG/NAME`.
+        name: A release or run folder, `asset:NAME`, `hf:ORG/NAME`, `open_clip:MODEL/TAG`, or a folder in open_clip's layout.
         device: Where to put it.
 
     Returns:
@@ -183,34 +120,45 @@ def load(name: str | Path, device: str | torch.device = "cpu") -> Any:
     """
     if str(device).startswith("cuda") and not torch.cuda.is_available():
         raise ReleaseError(f"device {device}: this machine has no GPU that torch can use; take device cpu")
-    folder = find_release(name)
-    config, release = read_release(folder)
-    family = FAMILIES.get(config["family"])
-    try:
-        model = family.from_settings(config["model"], "config.json: model", release=folder, preprocess=config["image_preprocess"])
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-    ) as error:  # what the libraries raise on a processor file that is not there or not whole
-        raise ReleaseError(f"{folder}: the model cannot be built from it ({error}); get the release again") from error
-    _load_weights(model, folder, release)
+    found = locate(name)
+    if found.folder is None:
+        from .open_clip_load import load_open_clip
+
+        return load_open_clip(str(found.open_clip)).to(device).eval()
+    config, release = read_release(found.folder)
+    model = _build(found.folder, config)
+    _check_activation(model, release, found.folder)
+    _load_weights(model, found.folder, release)
     return model.to(device).eval()
 
 
-def _load_weights(model: nn.Module, folder: Path, release: Mapping[str, Any]) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
+def _build(folder: Path, config: Mapping[str, Any]) -> Any:
+    family = FAMILIES.get(config["family"])
     try:
-        state = load_file(folder / "model.safetensors")
-    except (OSError, SafetensorError) as error:
-        raise ReleaseError(
-            f"{folder / 'model.safetensors'}: cannot be read ({error}); the file is damaged, get it again"
-        ) from None
+        return family.from_settings(config["model"], "config.json: model", release=folder, preprocess=config["image_preprocess"])
+    except (OSError, ValueError, TypeError, KeyError, ModalignError) as error:  # a processor file that is not there or not whole
+        raise ReleaseError(f"{folder}: the model cannot be built from it ({error}); get the release again") from error
+
+
+def _check_activation(model: Any, release: Mapping[str, Any], folder: Path) -> None:
+    """A release says which of its parts compute QuickGELU; older ones do not, and cannot be checked."""
+    for part, stated in release.get("quick_gelu", {}).items():
+        if (has := model.quick_gelu().get(part)) != stated:
+            raise ReleaseError(
+                f"{folder}: its {part} part was trained with {'QuickGELU' if stated else 'GELU'}, its configuration builds one with "
+                f"{'QuickGELU' if has else 'GELU'}: every vector would be silently off; get the release again"
+            )
+
+
+def _load_weights(model: Any, folder: Path, release: Mapping[str, Any]) -> None:
+    file = folder / "model.safetensors"
+    if not file.is_file():
+        raise ReleaseError(f"{file}: cannot be read (it is not there); get the release again")
+    state = read_weights(file)
     for part, about in release["parts"].items():
         if not about["included"]:
             state |= _base_weights(model, f"{part}.", about, folder)
+    model.adapt_state(state)
     wanted = model.state_dict()
     missing, unexpected = sorted(set(wanted) - set(state)), sorted(set(state) - set(wanted))
     wrong = [name for name in wanted if name in state and wanted[name].shape != state[name].shape]
@@ -231,7 +179,7 @@ def _base_weights(model: Any, prefix: str, about: Mapping[str, Any], folder: Pat
         base = type(model).part_from_source(model.config, prefix)
     except Exception as error:
         raise ReleaseError(f"{folder} is an adapter on {source} ({prefix.rstrip('.')}), which cannot be had: {error}") from error
-    state = {prefix + name: tensor for name, tensor in _unshared(base.state_dict()).items()}
+    state = {prefix + name: tensor for name, tensor in unshared(base.state_dict()).items()}
     if (have := weights_sha256(state)) != about["sha256"]:
         raise ReleaseError(
             f"{folder} is an adapter on {source} with weights sha256 {about['sha256'][:12]}…, but what is there now has {have[:12]}…: "

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-_RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR, "nearest": Image.Resampling.NEAREST}
+from .random_view import EncodedPicture, cut, draw_crop, is_encoded, jitter
+
+_RESAMPLING = {name: Image.Resampling[name.upper()] for name in ("bicubic", "bilinear", "nearest", "lanczos")}
+INTERPOLATIONS = tuple(_RESAMPLING)
+ResizeMode = Literal["shortest", "longest", "squash"]
 
 
 @dataclass(frozen=True)
@@ -25,8 +29,13 @@ class ImagePreprocess:
         size: Side of the square input, in pixels.
         mean: Per channel, in units where white is 1.
         std: Per channel, in the same units.
-        interpolation: `bicubic`, `bilinear` or `nearest`.
-        crop_fraction: The central share of the resized picture that is kept; 1.0 keeps all of the shorter side.
+        interpolation: `bicubic`, `bilinear`, `nearest` or `lanczos`.
+        crop_fraction: The central share of the resized picture that is kept; 1.0 keeps all of it (of the shorter side).
+        resize_mode: What is resized to `size / crop_fraction`: the `shortest` side (the rest is cropped), the `longest` side (the rest
+            is filled), or both sides, whatever the picture's shape (`squash`).
+        resize_to: Side to resize to, where it is not `size / crop_fraction` rounded down.
+        fill: Colour beside the picture with `longest`, 0 to 255 per channel.
+        centre: How a crop with an odd margin is placed: to the nearest even pixel (`round`, torchvision) or up and left (`floor`).
     """
 
     size: int
@@ -34,10 +43,15 @@ class ImagePreprocess:
     std: tuple[float, float, float]
     interpolation: str = "bicubic"
     crop_fraction: float = 1.0
+    resize_mode: ResizeMode = "shortest"
+    resize_to: int | None = None
+    fill: tuple[int, int, int] = (0, 0, 0)
+    centre: Literal["round", "floor"] = "round"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for a release's config."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        """Plain values for a release's config; settings added since the first release format only where they say something."""
+        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return {key: value for key, value in plain.items() if key not in _LATER or value != _LATER[key]}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ImagePreprocess:
@@ -45,18 +59,46 @@ class ImagePreprocess:
         plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
         return cls(**plain)
 
-    def __call__(self, image: Image.Image) -> Tensor:
-        """Resizes the shorter side, crops the centre: picture of any mode -> (3, size, size) uint8.
+    @property
+    def resized_side(self) -> int:
+        """The side a picture is resized to before it is cropped or filled."""
+        return self.resize_to or math.floor(self.size / self.crop_fraction)
 
-        Every rounding is the one of timm's evaluation transform, so that a checkpoint sees what it was measured with.
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Resizes, then crops or fills around the centre: picture of any mode -> (3, size, size) uint8.
+
+        Every rounding is the one of timm's and open_clip's evaluation transforms, so that a checkpoint sees what it was measured with.
         """
         image = _rgb(image)
-        target = math.floor(self.size / self.crop_fraction)
-        if image.size != (target, target):
-            width, height = (target * side // min(image.size) for side in image.size)
-            image = image.resize((width, height), _RESAMPLING[self.interpolation])
-        left, top = (round((side - self.size) / 2) for side in image.size)
-        return _pixels(image.crop((left, top, left + self.size, top + self.size)))
+        resized = self._resized_size(*image.size)
+        if image.size != resized:
+            image = image.resize(resized, _RESAMPLING[self.interpolation])
+        return _pixels(self._central(image))
+
+    def _resized_size(self, width: int, height: int) -> tuple[int, int]:
+        side = self.resized_side
+        if self.resize_mode == "squash":
+            return side, side
+        if self.resize_mode == "longest":
+            ratio = max(width / side, height / side)
+            return max(1, round(width / ratio)), max(1, round(height / ratio))
+        if (width, height) == (side, side):
+            return side, side
+        return side * width // min(width, height), side * height // min(width, height)
+
+    def _central(self, image: Image.Image) -> Image.Image:
+        if min(image.size) < self.size:
+            wide, high = (max(side, self.size) for side in image.size)
+            filled = Image.new("RGB", (wide, high), self.fill)
+            filled.paste(image, ((wide - image.width) // 2, (high - image.height) // 2))
+            image = filled
+        place = round if self.centre == "round" else math.floor
+        left, top = (place((side - self.size) / 2) for side in image.size)
+        return image.crop((left, top, left + self.size, top + self.size))
+
+
+#: settings the first release format did not know, with the values that stand for its behaviour
+_LATER: dict[str, Any] = {"resize_mode": "shortest", "resize_to": None, "fill": [0, 0, 0], "centre": "round"}
 
 
 @dataclass(frozen=True)
@@ -80,25 +122,17 @@ class Augmentation:
         """Whether views are always the plain picture, which is what a feature cache needs."""
         return self.scale >= 1.0 and self.flip == 0.0 and self.color == 0.0
 
-    def __call__(self, image: Image.Image, preprocess: ImagePreprocess, rng: np.random.Generator) -> Tensor:
+    def __call__(self, image: Image.Image | EncodedPicture, preprocess: ImagePreprocess, rng: np.random.Generator) -> Tensor:
         """One random view, a function of the generator alone: -> (3, size, size) uint8."""
-        if self.off:
-            return preprocess(image)
-        from torchvision.transforms import v2
-        from torchvision.transforms.v2 import functional as tv
-
-        image = _rgb(image)
-        with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
-            torch.default_generator.manual_seed(int(rng.integers(2**62)))  # torch.manual_seed would reseed the GPUs too
-            if self.scale < 1.0:
-                ratio = (1 / self.ratio, self.ratio)
-                mode = v2.InterpolationMode(preprocess.interpolation)
-                image = v2.RandomResizedCrop(preprocess.size, scale=(self.scale, 1.0), ratio=ratio, interpolation=mode)(image)
-            if self.color:
-                image = v2.ColorJitter(self.color, self.color, self.color)(image)
-        if rng.random() < self.flip:
-            image = tv.horizontal_flip(image)
-        return _pixels(image) if self.scale < 1.0 else preprocess(image)
+        picture = image if is_encoded(image) else _rgb(image)
+        if self.scale < 1.0:
+            crop = draw_crop(*picture.size, self.scale, self.ratio, rng)
+            pixels = cut(picture, crop, preprocess.size, preprocess.interpolation)
+        else:
+            pixels = preprocess(picture.decoded() if is_encoded(picture) else picture)
+        if self.color:
+            pixels = jitter(pixels, self.color, rng)
+        return pixels.flip(2) if self.flip and rng.random() < self.flip else pixels
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -106,7 +140,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA"):
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _pixels(image: Image.Image) -> Tensor:

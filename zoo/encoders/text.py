@@ -1,12 +1,20 @@
-"""The text encoder contract: strings -> named tensors in data workers -> one vector per string on the device."""
+"""The text encoder contract: strings -> named tensors in data workers -> one vector per string on the device.
+
+A new one is a file with a subclass of `TextEncoder` and a line in `zoo/registry.py` (table ENCODERS, name `text.KIND`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from ..errors import AssemblyError
+from .base import uses_quick_gelu
+from .sources import Source
 
 
 class TextEncoder(nn.Module):
@@ -14,9 +22,23 @@ class TextEncoder(nn.Module):
 
     Attributes:
         width: D of its vectors.
+        fixed_length: Whether its tokenizer pads every text to the same length; then sorting texts by length gains nothing.
+        hub_files: Patterns of the files it needs of a hub repository, beside the small ones.
     """
 
+    config: Any
     width: int
+    fixed_length: bool = False
+
+    @classmethod
+    def recognises(cls, folder: Path) -> bool:
+        """Whether a folder holds a model in this encoder's layout."""
+        raise NotImplementedError
+
+    @classmethod
+    def build(cls, config: Any, source: Source, *, load_weights: bool) -> TextEncoder:
+        """Builds the encoder from where its files are; see `ImageEncoder.build`."""
+        raise NotImplementedError
 
     def tokenizer(self) -> Any:
         """A picklable callable: sequence of strings -> {"ids": (N, T) int64, "mask": (N, T) int64}."""
@@ -30,14 +52,42 @@ class TextEncoder(nn.Module):
         """What besides the weights decides its vectors (prefix, pooling, length): part of a cache's fingerprint."""
         raise NotImplementedError
 
-    def save_processor(self, folder: Any) -> None:
-        """Writes tokenizer files into a release folder."""
+    def save_processor(self, folder: Path) -> None:
+        """Writes configuration and tokenizer files into a release folder."""
         raise NotImplementedError
+
+    @property
+    def num_layers(self) -> int:
+        """Number of layers for layer-wise rates: blocks, and one before and one after them."""
+        raise NotImplementedError
+
+    def layer_of(self, parameter: str) -> int:
+        """Layer of a parameter (named as in `named_parameters`): 0 nearest the input, `num_layers - 1` nearest the output."""
+        raise NotImplementedError
+
+    def split_projection(self) -> nn.Module | None:
+        """Takes the checkpoint's own projection into a joint space off the encoder and returns it; see `ImageEncoder`."""
+        return None
+
+    @property
+    def quick_gelu(self) -> bool:
+        """Whether its network computes OpenAI's approximation of GELU; weights trained with one are wrong with the other."""
+        return uses_quick_gelu(self)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recomputes activations in the backward pass instead of keeping them.
+
+        Raises:
+            AssemblyError: If the network cannot.
+        """
+        raise AssemblyError("this text encoder cannot recompute activations (gradient checkpointing); turn it off")
 
     @torch.inference_mode()
     def embed(self, texts: Sequence[str], batch_size: int = 128) -> Tensor:
         """(N, D) float32 on the CPU for N strings; longest first, so that a batch pads little and memory peaks at once."""
-        order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
+        order = list(range(len(texts)))
+        if not self.fixed_length:
+            order.sort(key=lambda i: -len(texts[i]))
         tokenize, device = self.tokenizer(), next(self.parameters()).device
         out = torch.empty(len(texts), self.width)
         for start in range(0, len(order), batch_size):

@@ -1,4 +1,4 @@
-"""Where an asset's files may come from: the user's own folder, the hub, a package."""
+"""Where an asset's files may come from: the user's own folder, the hub, a package of pip, apt or npm."""
 
 
 class SourceUnavailable(Exception):

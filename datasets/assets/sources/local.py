@@ -1,4 +1,4 @@
-"""The user's own folder: ``MODALIGN_DATA/NAME``, ready made, raw, or with the downloaded wheels in it."""
+"""The user's own folder: ``MODALIGN_DATA/NAME``, ready made, raw, or with the downloaded packages in it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from modalign.zoo.errors import AssetError
 
 from .. import places, record
-from ..catalogue import Asset, Package
+from ..catalogue import Asset
 from . import SourceUnavailable
 
 
@@ -47,7 +47,7 @@ def copy_ready(asset: Asset, ready: Path, out: Path) -> None:
     Raises:
         AssetError: If a file is not what the folder's own record says.
     """
-    shutil.copytree(ready, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", "*.whl"))
+    shutil.copytree(ready, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", "*.whl", "*.deb", "*.tgz"))
     entry = record.read(out)
     if entry is None:
         return
@@ -59,12 +59,16 @@ def copy_ready(asset: Asset, ready: Path, out: Path) -> None:
         raise AssetError(f"the local folder {ready} is damaged: {error}") from error
 
 
-def wheel_at_hand(asset: Asset, package: Package) -> Path | None:
-    """Returns a wheel of the pinned version lying in ``MODALIGN_DATA/NAME`` or ``MODALIGN_DATA``, or None."""
+def file_at_hand(asset: Asset, pattern: str) -> Path | None:
+    """Returns a package file of that name lying in ``MODALIGN_DATA/NAME`` or ``MODALIGN_DATA``, or None.
+
+    Args:
+        asset: The asset.
+        pattern: Shell pattern of the file's name.
+    """
     root = places.data_root()
     if root is None:
         return None
-    pattern = f"{package.pip.replace('-', '_')}-{package.version}-*.whl"
     for folder in (root / asset.name, root):
         for path in sorted(folder.glob(pattern)):
             return path

@@ -51,7 +51,7 @@ def toy(home, tmp_path, monkeypatch):
     """Registers asset ``toy``; its wheel lies in pip's folder; its converter writes the text in capitals."""
     wheel = write_wheel(tmp_path / "index", "hello")
     sha256 = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    package = Package(pip="toy-data", version="1.0", sha256=sha256, megabytes=0.001, members=("toy_data/*.txt",))
+    package = Package(name="toy-data", version="1.0", sha256=sha256, megabytes=0.001, members=("toy_data/*.txt",))
     asset = Asset(
         name="toy",
         kind="data",

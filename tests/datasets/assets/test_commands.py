@@ -18,7 +18,7 @@ def test_catalogue_is_whole():
         assert asset.packages or asset.raw, f"{asset.name} has no source without a hub"
         for package in asset.packages:
             assert re.fullmatch(r"[0-9a-f]{64}", package.sha256)
-            assert re.fullmatch(r"[0-9.]+", package.version) and package.members
+            assert re.fullmatch(r"[0-9][0-9a-z.+-]*", package.version) and package.members
 
 
 def test_unknown_name_suggests_the_nearest():

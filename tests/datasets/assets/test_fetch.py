@@ -17,6 +17,7 @@ from modalign.datasets.assets import catalogue, commands, lookup, places, record
 from modalign.datasets.assets.fetch import fetch
 from modalign.datasets.assets.sources import hub as hub_source
 from modalign.datasets.assets.sources import package as package_source
+from modalign.datasets.assets.sources import pip as pip_source
 from modalign.zoo.errors import AssetError
 
 
@@ -88,8 +89,8 @@ def test_offline_sentence(toy, tmp_path):
 
 
 def test_without_pip(toy, monkeypatch):
-    find_spec = package_source.importlib.util.find_spec
-    monkeypatch.setattr(package_source.importlib.util, "find_spec", lambda name: None if name == "pip" else find_spec(name))
+    find_spec = pip_source.importlib.util.find_spec
+    monkeypatch.setattr(pip_source.importlib.util, "find_spec", lambda name: None if name == "pip" else find_spec(name))
     with pytest.raises(AssetError, match=r"no pip .*ensurepip"):
         fetch(toy)
 

@@ -1,0 +1,91 @@
+"""docs/ecosystem.md does what it says: its commands, its Python and its recipes are run, in order, in one folder."""
+
+import re
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from modalign.trainers.cli import main
+from modalign.trainers.recipe import load_recipe
+from modalign.zoo.registry import FAMILIES
+
+ROOT = Path(__file__).resolve().parents[3]
+PAGE = (ROOT / "docs" / "ecosystem.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(bash|python|yaml)\n(.*?)```", PAGE, re.S)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, own_home, open_clip_writer, layouts, tiny_embedder, tiny_shards):
+    """A folder with everything the page names."""
+    import transformers
+
+    cfg, preprocess = layouts["timm_mlp"]
+    cfg = {**cfg, "vision_cfg": {**cfg["vision_cfg"], "image_size": 224}}  # the size of clip-benchmark's data set for trying out
+    open_clip_writer(tmp_path / "clip", cfg, preprocess)
+    shutil.copytree(tiny_embedder, tmp_path / "embedder")
+    size = {"vocab_size": 80, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+    config = transformers.LlamaConfig(**size, max_position_embeddings=64, pad_token_id=0, bos_token_id=2, eos_token_id=3)
+    transformers.LlamaForCausalLM(config).save_pretrained(tmp_path / "language-model")
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(tiny_embedder / file, tmp_path / "language-model" / file)
+    shutil.copytree(tiny_shards, tmp_path / "shards")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run_command(line, monkeypatch):
+    words = shlex.split(line)
+    if words[:3] == ["python", "-m", "modalign.zoo.checkpoints.clip_benchmark"]:
+        pytest.importorskip("clip_benchmark", reason="clip-benchmark is an optional companion")
+        from modalign.zoo.checkpoints.clip_benchmark import main as benchmark
+
+        monkeypatch.setattr(sys, "argv", ["clip_benchmark", *words[3:], "--num_workers", "0", "--no_amp"])
+        benchmark()
+        return
+    assert words[0] == "modalign"
+    if words[1] == "train":  # a few steps instead of ten epochs
+        words = [
+            "modalign",
+            "train",
+            str(ROOT / words[2]),
+            *words[3:],
+            "--stages.finetune.epochs",
+            "0.2",
+            "--data.batch_size",
+            "10",
+        ]
+        words += ["--trainer.accelerator", "cpu", "--trainer.progress", "false"]
+    assert main(words[1:]) == 0, line
+
+
+def test_the_page_from_top_to_bottom(place, picture_of, monkeypatch):
+    names = {"picture": picture_of(3)}
+    for kind, block in BLOCKS:
+        if kind == "bash":
+            for line in block.splitlines():
+                run_command(line, monkeypatch)
+        elif kind == "python":
+            exec(block, names)
+        else:
+            values = yaml.safe_load(block)
+            stages = {"one": {"train": {"projector": 1e-3}, "losses": {"clip": {}}, "steps": 1}}
+            assert load_recipe({**values, "stages": stages}).model == values["model"]
+            settings = {key: value for key, value in values["model"].items() if key != "family"}
+            assert FAMILIES.get(values["model"]["family"]).from_settings(settings).encode_text(["thing"]).shape == (1, 16)
+    assert names["texts"].shape == (2, 16)
+    assert names["short"].shape == (1, 8)
+    model, theirs = names["zoo"].load("runs/mine"), names["theirs"].eval()
+    with torch.no_grad():
+        wanted = theirs.encode_image(names["transform"](names["picture"])[None], normalize=True)
+    torch.testing.assert_close(model.encode_image([names["picture"]]), wanted, rtol=0, atol=1e-6)
+    assert (place / "result.json").is_file()
+
+
+def test_every_kind_of_block_is_there():
+    assert len(BLOCKS) == 9
+    assert sum(line.startswith("modalign ") for kind, block in BLOCKS if kind == "bash" for line in block.splitlines()) == 3

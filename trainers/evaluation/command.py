@@ -1,0 +1,128 @@
+"""`modalign eval`: what a model is worth on a set of shards, as one JSON."""
+
+from __future__ import annotations
+
+import json as json_lib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from modalign.datasets.shards import ShardSet
+from modalign.zoo.checkpoints.durable import write_text
+
+from ..caches import text_vectors
+from ..console import console, print_table, track
+from ..parallel.rank import global_rank
+from .task import Subject
+from .tasks import TASKS, build_task
+from .vectors import Features
+
+
+def evaluate(
+    model: str,
+    data: str,
+    task: str = "retrieval",
+    json: str | None = None,
+    languages: list[str] | None = None,
+    num_workers: int = 0,
+    device: str = "cpu",
+    cache: bool = False,
+    first_caption: bool | None = None,
+    dim: int | None = None,
+    recall: Literal["hit", "true"] | None = None,
+    detailed: bool | None = None,
+    label: str | None = None,
+    classes: str | None = None,
+    templates: str | None = None,
+    neighbours: int | None = None,
+    sigma: float | None = None,
+    most_pairs: int | None = None,
+    pivot: str | None = None,
+    train_data: str | None = None,
+    neighbourhood: int | None = None,
+    stay: float | None = None,
+    least_pairs: int | None = None,
+    layers: int | None = None,
+) -> None:
+    """Measures a model on shards and prints a table.
+
+    Under torchrun the ranks share the work, with the result of one process.
+
+    Args:
+        model: A run folder, a release or a name.
+        data: Shards: a folder or asset:NAME/SPLIT.
+        task: What to measure: retrieval, zeroshot, alignment or crosslingual.
+        json: Write the result here too.
+        languages: Caption languages; default all.
+        num_workers: Worker processes that decode pictures.
+        device: Where to compute.
+        cache: Keep the text encoder's vectors of all captions beside the shards, and use those that are there.
+        first_caption: (retrieval) Only the first caption of each language.
+        dim: (retrieval) Only the first values of every vector (Matryoshka).
+        recall: (retrieval) hit: any caption of a picture in the top K; true: the share of them.
+        detailed: (retrieval) Add mean and median rank, MRR, mAP and nDCG.
+        label: (zeroshot) Field of KEY.json with a picture's class; default label.
+        classes: (zeroshot) A file of class names {label: name or {language: name}}, or captions; default the labels themselves.
+        templates: (zeroshot) imagenet, simple, name, or a file of sentences with {}; default imagenet.
+        neighbours: (alignment) k of the mutual nearest neighbours; default 10.
+        sigma: (alignment) Width of the RBF kernel; default 1.
+        most_pairs: (alignment) Measure on so many pairs at most; default 4096.
+        pivot: (crosslingual) Language that all others are compared with; default en.
+        train_data: (crosslingual) Shards to fit the rotation on; default halves of the data itself.
+        neighbourhood: (crosslingual) CSLS's k; default 10.
+        stay: (crosslingual) Weight of not turning, for few pairs; default 1e-6.
+        least_pairs: (crosslingual) Leave out languages with fewer pairs; default 10.
+        layers: (crosslingual) Also MEXA of each layer, on so many pairs; the paper takes 100.
+    """
+    asked = {key: value for key, value in locals().items() if value is not None and key not in _OURS}
+    from modalign import zoo
+
+    measure = build_task(task, asked, f"--task {task}")
+    with _process_group(device) as (own_device, ranks):
+        loaded, shards = zoo.load(model, own_device), ShardSet(data)
+        features = Features(text=text_vectors(loaded.text, [shards], languages)) if cache else Features()
+        subject = Subject(loaded, model, shards, data, features, num_workers, track, over_ranks=ranks > 1)
+        report = measure.measure(subject)
+    if global_rank() > 0:
+        return
+    print_report(report)
+    if json:
+        write_json(Path(json), report)
+        console.print(f"written: {json}")
+
+
+_OURS = ("model", "data", "task", "json", "num_workers", "device", "cache")
+
+
+@contextmanager
+def _process_group(device: str) -> Iterator[tuple[str, int]]:
+    """Joins the processes torchrun started, if any; gives this process's device and how many there are."""
+    import os
+
+    import torch
+    import torch.distributed as dist
+
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    if dist.is_initialized() or ranks == 1:
+        yield device, dist.get_world_size() if dist.is_initialized() else 1
+        return
+    if device == "cuda":
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    try:
+        yield device, ranks
+    finally:
+        dist.destroy_process_group()
+
+
+def print_report(report: Mapping[str, Any]) -> None:
+    """The tables of one evaluation."""
+    for table in TASKS.get(report["task"]).tables(report):
+        print_table(table.title, table.header, table.rows)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Writes indented UTF-8 JSON, all or nothing, making the folder if need be."""
+    write_text(path, json_lib.dumps(values, indent=2, ensure_ascii=False) + "\n")

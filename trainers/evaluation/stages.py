@@ -1,0 +1,115 @@
+"""What a recipe measures after every stage: eval.json in the stage's folder, made once for the same settings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from modalign import zoo
+from modalign.datasets.shards import ShardSet
+from modalign.zoo.errors import RecipeError
+from modalign.zoo.losses.distributed import rank, world_size
+from modalign.zoo.metrics.over_ranks import agreed
+
+from ..console import track
+from ..parallel.rank import global_rank
+from ..recipe import EvaluateConfig, Recipe
+from ..stage import Place
+from ..stage_data import eval_features
+from .command import print_report, write_json
+from .dealing import together
+from .task import Subject
+from .tasks import build_task, ordered_tasks, task_settings
+from .vectors import Features
+
+
+def evaluate_stage(recipe: Recipe, run: Path, name: str) -> None:
+    """Measures a finished stage on the test shards; a collective where the stage was trained by several ranks.
+
+    The first task's result is the content of eval.json, retrieval's if it is among them; the others' stand in it under `also`.
+
+    Raises:
+        RecipeError: If there is nothing to measure on.
+    """
+    settings = recipe.evaluate
+    if settings is None or (settings.stages is not None and name not in settings.stages):
+        return
+    if world_size() == 1 and global_rank() > 0:
+        return  # the stage was finished earlier, so that no ranks are joined: the first process measures alone
+    data = recipe.stage_data(name).test
+    if data is None:
+        raise RecipeError("evaluate: there is nothing to measure on; give data.test, or take evaluate out")
+    path, asked = Place(run, name).folder / "eval.json", _measured(settings, data)
+    if agreed(_read_json(path) is not None and _read_json(path.with_name("eval_settings.json")) == asked):
+        return
+    subject = _subject(recipe, run, name, data)
+    reports = [
+        build_task(task, task_settings(settings, task), f"evaluate.options.{task}").measure(subject)
+        for task in ordered_tasks(settings)
+    ]
+    if rank() > 0:
+        return
+    for report in reports:
+        print_report(report)
+    also = {report["task"]: report for report in reports[1:]}
+    write_json(path, reports[0] | ({"also": also} if also else {}))
+    write_json(path.with_name("eval_settings.json"), asked)
+
+
+def _subject(recipe: Recipe, run: Path, name: str, data: str) -> Subject:
+    assert recipe.evaluate is not None
+    model, shards = zoo.load(Place(run, name).release, _device(recipe)), ShardSet(data)
+    languages, cache = recipe.evaluate.languages, recipe.stages[name].cache
+
+    def features() -> Features:
+        return eval_features(model, shards, languages, cache)
+
+    made = together(features) if rank() == 0 else together(Features)  # one process fills the cache, the others read it
+    made = made if rank() == 0 else features()
+    return Subject(model, name, shards, data, made, progress=track, over_ranks=world_size() > 1)
+
+
+def _device(recipe: Recipe) -> str:
+    """Where the stage was trained."""
+    if recipe.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return f"cuda:{torch.cuda.current_device()}"
+    return "cpu"
+
+
+def _measured(settings: EvaluateConfig, data: str) -> dict[str, Any]:
+    """What decides the numbers of an evaluation."""
+    asked: dict[str, Any] = {"data": data, "task": settings.task, "languages": settings.languages}
+    asked["first_caption"] = settings.first_caption
+    return asked | ({"options": settings.options} if settings.options else {})
+
+
+def _read_json(path: Path) -> Any | None:
+    """The content of a JSON file; None if there is none or it cannot be read (it is made again then)."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def read_evaluations(recipe: Recipe, run: Path) -> dict[str, dict[str, Any]]:
+    """Stage -> the content of its eval.json, for the stages that have one."""
+    found = {}
+    for name in recipe.stages:
+        if (content := _read_json(Place(run, name).folder / "eval.json")) is not None:
+            found[name] = content
+    return found
+
+
+def results_of(evaluation: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Task -> result, of the content of an eval.json."""
+    first = {key: value for key, value in evaluation.items() if key != "also"}
+    return {first["task"]: first, **evaluation.get("also", {})}
+
+
+def of_task(evaluations: Mapping[str, Mapping[str, Any]], task: str) -> dict[str, dict[str, Any]]:
+    """Stage -> result of one task, for the stages that have it."""
+    return {stage: results_of(content)[task] for stage, content in evaluations.items() if task in results_of(content)}

@@ -1,0 +1,113 @@
+"""From a name to the folder of a release, or to an open_clip checkpoint; and what a release says of itself."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import ReleaseError, nearest
+from ..names import local_folder, parse_name
+from ..registry import FAMILIES
+from .open_clip import is_open_clip_folder
+
+FORMAT = "modalign-release/1"
+_HUB_FILES = ("*.json", "*.safetensors", "*.md", "*.txt", "*.model", "*.jinja")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a name stands for.
+
+    Attributes:
+        folder: Of a release; None for an open_clip checkpoint.
+        open_clip: Name of an open_clip checkpoint; None for a release.
+    """
+
+    folder: Path | None = None
+    open_clip: str | None = None
+
+
+def locate(name: str | Path) -> Found:
+    """Finds a release or an open_clip checkpoint, by the files that are there.
+
+    Args:
+        name: A release, a run folder (its `release/`), a folder in open_clip's layout, or a name of the grammar.
+
+    Raises:
+        ReleaseError: If there is neither; the message says what was looked for.
+    """
+    text = str(name)
+    if not Path(text).is_dir() and Path(text).exists():
+        raise ReleaseError(f"{text} is a file; give the folder of a run or of a release")
+    if not Path(text).is_dir() and text.startswith("open_clip:"):
+        return Found(open_clip=text)
+    folder = Path(text) if Path(text).is_dir() else _named_folder(text)
+    for candidate in (folder, folder / "release"):
+        if (candidate / "release.json").is_file():
+            return Found(folder=candidate)
+    if is_open_clip_folder(folder):
+        return Found(open_clip=text if text.startswith("hf:") else f"local-dir:{folder}")
+    raise ReleaseError(
+        f"{text} holds neither release.json nor release/release.json: is the run finished? (modalign train continues it); "
+        "there is no open_clip_config.json either"
+    )
+
+
+def find_release(name: str | Path) -> Path:
+    """The release folder that a name stands for; for an open_clip checkpoint a small release that refers to it.
+
+    Raises:
+        ReleaseError: If there is none; see `locate`.
+    """
+    found = locate(name)
+    if found.folder is not None:
+        return found.folder
+    from .stand_in import stand_in
+
+    return stand_in(str(found.open_clip))
+
+
+def _named_folder(text: str) -> Path:
+    if os.sep in text and ":" not in text:
+        raise ReleaseError(f"there is no folder {text!r}")
+    parsed = parse_name(text)
+    if parsed.scheme == "hf":
+        from .hub import fetch
+
+        folder = fetch(parsed.rest)
+        return fetch(parsed.rest, _HUB_FILES) if (folder / "release.json").is_file() else folder
+    folder_of = local_folder(parsed)
+    if folder_of is None:
+        raise ReleaseError(f"{text}: models load from asset:NAME, hf:ORG/NAME, open_clip:MODEL/TAG or a folder")
+    return folder_of
+
+
+def read_release(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns (config, release) of a release folder.
+
+    Raises:
+        ReleaseError: If a file is missing or not JSON, the format unknown, or the family not in this zoo.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        release = json.loads((folder / "release.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ReleaseError(f"{folder}: cannot read config.json and release.json ({error}); get the release again") from None
+    if not isinstance(config, dict) or not isinstance(release, dict):
+        raise ReleaseError(f"{folder}: config.json and release.json must each hold a JSON object; get the release again")
+    if release.get("format") != FORMAT:
+        raise ReleaseError(
+            f"{folder}: format {release.get('format')!r} is not {FORMAT!r}; update modalign or export the model again"
+        )
+    if config.get("family") not in FAMILIES.names():
+        raise ReleaseError(
+            f"{folder}: family {config.get('family')!r} is not in this zoo{nearest(str(config.get('family')), FAMILIES.names())}"
+        )
+    absent = [f"config.json: {key}" for key in ("model", "image_preprocess") if key not in config]
+    absent += [f"release.json: {key}" for key in ("kind", "parts") if key not in release]
+    if absent:
+        raise ReleaseError(f"{folder}: missing entries ({', '.join(absent)}); get the release again")
+    return config, release

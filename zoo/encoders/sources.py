@@ -1,0 +1,95 @@
+"""From the name of an encoder to the files it is built from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import NameGrammarError, ReleaseError
+from ..names import Name, local_folder, parse_name
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where an encoder comes from.
+
+    Attributes:
+        name: As the settings give it.
+        folder: The folder with its files; None for a name that only its library knows (`timm:`, `open_clip:`).
+    """
+
+    name: Name
+    folder: Path | None
+
+    def with_weights(self, choices: Sequence[Sequence[str]]) -> Source:
+        """The same with its weights fetched, where a hub has them.
+
+        Args:
+            choices: Patterns of wanted files, best format first.
+        """
+        if self.name.scheme != "hf":
+            return self
+        from ..checkpoints.hub import fetch_first
+
+        return replace(self, folder=fetch_first(self.name.rest, choices))
+
+    def files(self) -> Path:
+        """Its folder.
+
+        Raises:
+            NameGrammarError: If it has none.
+        """
+        if self.folder is None:
+            raise NameGrammarError(f"{self.name}: give hf:ORG/NAME, asset:NAME or a local folder")
+        return self.folder
+
+
+def open_source(text: str) -> Source:
+    """The source behind a name; of a hub repository only the small files are fetched yet.
+
+    Raises:
+        NameGrammarError: If the name follows no form or the folder is not there.
+        AssetError: If it cannot be had.
+    """
+    name = parse_name(text)
+    if name.scheme == "hf":
+        from ..checkpoints.hub import fetch
+
+        return Source(name, fetch(name.rest))
+    return Source(name, local_folder(name))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        ReleaseError: If the file is missing, not JSON, or no object.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ReleaseError(f"{path}: cannot be read ({error}); get the file again") from None
+    if not isinstance(values, dict):
+        raise ReleaseError(f"{path}: must hold a JSON object; get the file again")
+    return values
+
+
+def refuse_remote_code(folder: Path) -> None:
+    """Refuses a folder that asks for code of its own to be run.
+
+    Raises:
+        ReleaseError: Naming the file and the classes it asks for.
+    """
+    for file in ("config.json", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json"):
+        if (folder / file).is_file() and (asked := read_json(folder / file).get("auto_map")):
+            raise ReleaseError(
+                f"{folder / file}: auto_map asks to run code that comes with the weights ({_named(asked)}), and that is never done here; "
+                "take a model whose class transformers has itself"
+            )
+
+
+def _named(auto_map: Any) -> str:
+    return ", ".join(str(value) for value in auto_map.values()) if isinstance(auto_map, dict) else str(auto_map)

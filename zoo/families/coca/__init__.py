@@ -1,0 +1,1 @@
+"""CoCa: a dual encoder with a decoder that writes captions."""

@@ -1,0 +1,1 @@
+"""Long-CLIP: a CLIP whose text tower reads long captions."""

@@ -1,0 +1,1 @@
+"""SigLIP: two encoders trained by the sigmoid loss, with a scale and a bias."""
