@@ -95,15 +95,12 @@ def _locked(run: Path) -> Iterator[None]:
 def _claim(run: Path, recipe: Recipe) -> None:
     """Saves the resolved recipe with the run, or checks that the run's is the same.
 
-    How it runs (section `trainer`) may change between continuations: more devices, other logging. A run that never got as far as a
-    checkpoint binds nobody: its recipe may just have been corrected.
+    How it runs (section `trainer`, workers and patience of the loader) may change between continuations: more devices, other logging. A
+    run that never got as far as a checkpoint binds nobody: its recipe may just have been corrected.
     """
     path = run / "recipe.yaml"
     if path.exists() and _has_progress(run):
-        before, now = yaml.safe_load(path.read_text(encoding="utf-8")), asdict(recipe)
-        changed = _differences(
-            {k: v for k, v in before.items() if k not in _FREE}, {k: v for k, v in now.items() if k not in _FREE}
-        )
+        changed = _differences(_binding(_read_recipe(path)), _binding(asdict(recipe)))
         if changed:
             raise RecipeError(
                 f"{run} holds a run of another recipe, which differs in {', '.join(changed[:5])}; "
@@ -112,11 +109,33 @@ def _claim(run: Path, recipe: Recipe) -> None:
     write_text(path, recipe.to_yaml())
 
 
+_FREE = ("trainer", "run_dir", "title", "evaluate")
+_FREE_DATA = ("num_workers", "timeout", "error_budget", "allow_remote", "remote_cache_gb")
+
+
+def _read_recipe(path: Path) -> dict[str, Any]:
+    """The recipe a run was started with; settings that did not exist then have their defaults."""
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        return asdict(load_recipe(values))
+    except RecipeError:  # of another version: what cannot be read is compared as it stands
+        return values
+
+
+def _binding(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What must not change between two continuations."""
+    kept = {key: value for key, value in values.items() if key not in _FREE}
+    kept["data"] = _without(kept.get("data"))
+    kept["stages"] = {name: {**stage, "data": _without(stage.get("data"))} for name, stage in (kept.get("stages") or {}).items()}
+    return kept
+
+
+def _without(data: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {key: value for key, value in (data or {}).items() if key not in _FREE_DATA}
+
+
 def _has_progress(run: Path) -> bool:
     return any(path for pattern in ("stages/*/done.json", "stages/*/checkpoints/step-*") for path in run.glob(pattern))
-
-
-_FREE = ("trainer", "run_dir", "title", "evaluate")
 
 
 def _differences(before: Any, now: Any, where: str = "") -> list[str]:

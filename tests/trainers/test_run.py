@@ -56,6 +56,20 @@ def test_a_run_folder_belongs_to_one_recipe(tiny_recipe):
         train(tiny_recipe)
 
 
+def test_what_does_not_bind_a_run(tiny_recipe, tmp_path):
+    """Workers and devices may change; a run of a version without a setting goes on with its default."""
+    import yaml
+
+    tiny_recipe["stages"] = {"teacher": tiny_recipe["stages"]["teacher"]}
+    run = train(tiny_recipe)
+    saved = yaml.safe_load((run / "recipe.yaml").read_text())
+    del saved["stages"]["teacher"]["accumulate"], saved["data"]["negatives"]
+    (run / "recipe.yaml").write_text(yaml.safe_dump(saved))
+    tiny_recipe["data"]["num_workers"] = 1
+    tiny_recipe["trainer"]["log_every"] = 7
+    assert train(tiny_recipe) == run
+
+
 def test_a_stage_alone_needs_the_stages_it_builds_on(tiny_recipe):
     with pytest.raises(RecipeError, match="stage 'teacher' is not finished"):
         train(tiny_recipe, stage="inherit")

@@ -31,6 +31,7 @@ def toy_assets(tmp_path_factory, tiny_embedder, picture_of):
     import timm
     import torch
     from safetensors.torch import save_file
+    from transformers import BertConfig, BertModel
 
     from modalign.datasets.writer import write_shards
 
@@ -46,6 +47,8 @@ def toy_assets(tmp_path_factory, tiny_embedder, picture_of):
     )
     for name in ("multilingual-e5-small", "all-minilm-l6-v2"):
         shutil.copytree(tiny_embedder, root / name)
+        config = BertConfig.from_pretrained(tiny_embedder, max_position_embeddings=64)  # as long as the recipes' texts may be
+        BertModel(config, add_pooling_layer=False).save_pretrained(root / name)
 
     spoken = languages()
 
