@@ -6,16 +6,16 @@ import inspect
 from pathlib import Path
 
 from modalign.zoo.errors import ModalignError, RecipeError, nearest
-from modalign.zoo.registry import FAMILIES, LOSSES, METRICS, PROJECTORS, Registry
+from modalign.zoo.registry import ENCODERS, FAMILIES, LOSSES, METRICS, PROJECTORS, Registry
 
 from ..console import console, print_table
 from ..recipe import shipped_recipes
 
-_REGISTRIES: dict[str, Registry] = {"family": FAMILIES, "projector": PROJECTORS, "loss": LOSSES, "metric": METRICS}
+_REGISTRIES: dict[str, Registry] = {"family": FAMILIES, "encoder": ENCODERS, "projector": PROJECTORS, "loss": LOSSES, "metric": METRICS}
 
 
 def list_zoo() -> None:
-    """Lists families, projectors, losses, metrics and shipped recipes."""
+    """Lists families, encoders, projectors, losses, metrics and shipped recipes."""
     rows = [(f"{kind}:{name}", _line(registry.get(name))) for kind, registry in _REGISTRIES.items() for name in registry.names()]
     rows += [(f"recipe:{name}", _title(path)) for name, path in shipped_recipes().items()]
     for name, line in rows:
