@@ -62,6 +62,14 @@ def cell(values: dict, wide: bool) -> str:
     return f"{values['mean']:.1f}" + (f" [{values['min']:.1f} to {values['max']:.1f}]" if wide else "")
 
 
+def about_machine() -> dict:
+    """Versions and hardware."""
+    return {
+        "versions": {package: version(package) for package in ("torch", "lightning", "transformers", "timm")},
+        "hardware": f"{platform.machine()}, CPU, 2 cores shared with other work: the times are upper bounds",
+    }
+
+
 def main() -> None:
     """Reads the command line."""
     name, runs = sys.argv[1], [Path(run) for run in sys.argv[2:]]
@@ -73,8 +81,7 @@ def main() -> None:
         "seconds per stage (first run)": {
             stage: json.loads((runs[0] / "stages" / stage / "done.json").read_text())["seconds"] for stage in recipes[0]["stages"]
         },
-        "versions": {package: version(package) for package in ("torch", "lightning", "transformers", "timm")},
-        "hardware": f"{platform.machine()}, CPU, 2 cores shared with other work: the times are upper bounds",
+        **about_machine(),
         "command": f"python benchmarks/seeds.py {name} " + " ".join(f"runs/seed-{recipe['seed']}" for recipe in recipes),
     }
     table = collect(runs)

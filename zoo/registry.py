@@ -7,13 +7,20 @@ A new part is one file and one line here. Other packages add theirs through the 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
 from .errors import AssemblyError, nearest
 
 T = TypeVar("T", bound=type)
+
+
+@cache
+def _entries(group: str) -> tuple[EntryPoint, ...]:
+    """The entry points of a group; what is installed does not change while a process runs, and finding out takes a while."""
+    return tuple(entry_points(group=group))
 
 
 class Registry:
@@ -48,7 +55,7 @@ class Registry:
 
     def names(self) -> list[str]:
         """All known names, sorted."""
-        extern = {entry.name for entry in entry_points(group=self.group)}
+        extern = {entry.name for entry in _entries(self.group)}
         return sorted({*self._where, *self._classes, *extern})
 
     def get(self, name: str) -> Any:
@@ -63,7 +70,7 @@ class Registry:
             module, _, attribute = self._where[name].partition(":")
             self._classes[name] = getattr(import_module(f".{module}", __package__), attribute)
             return self._classes[name]
-        for entry in entry_points(group=self.group):
+        for entry in _entries(self.group):
             if entry.name == name:
                 return entry.load()
         raise AssemblyError(f"there is no {self.kind} named {name!r}{nearest(name, self.names())}")

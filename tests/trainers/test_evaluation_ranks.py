@@ -3,8 +3,6 @@
 import io
 import json
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -218,26 +216,3 @@ def test_a_run_on_two_sharded_ranks_measures_what_one_process_would(pair_recipe,
     for way in ("text_to_image", "image_to_text"):
         assert float(values[f"val/{way}/R@10"][-1]) == pytest.approx(found["metrics"][way]["R@10"], abs=1e-3)
     assert "MEXA" in (run / "report.html").read_text() and "MEXA" in (run / "results.md").read_text()
-
-
-@pytest.mark.timeout(200)
-def test_eval_under_torchrun(release, sets, tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node",
-        "2",
-        "-m",
-        "modalign.trainers.cli",
-        "eval",
-    ]
-    out = tmp_path / "two.json"
-    done = subprocess.run(
-        [*command, release, "--data", sets["50"], "--json", str(out)], capture_output=True, text=True, timeout=180
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("retrieval in percent") == 1, "only the first rank speaks"
-    alone = Subject(zoo.load(release), release, ShardSet(sets["50"]), sets["50"])
-    assert json.loads(out.read_text()) == build_task("retrieval", {}, "").measure(alone)

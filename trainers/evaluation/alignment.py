@@ -29,7 +29,7 @@ GEOMETRY = {
     "uniformity_text": "text",
     "uniformity_cross": "cross",
 }
-SPACES = {"cka": "CKA", "cka_unbiased": "unbiased", "cka_rbf": "RBF", "mutual_knn": "m. kNN"}
+SPACES = {"cka": "CKA", "cka_unbiased": "unbiased", "cka_rbf": "RBF", "mutual_knn": "kNN"}
 
 
 @dataclass

@@ -100,6 +100,7 @@ def _with_ranked_lists(result: Mapping[str, Any], vectors: SetVectors, over_rank
 def _details(report: Mapping[str, Any]) -> Table:
     names = ("mean_rank", "median_rank", "MRR", "mAP@10", "nDCG@10")
     tables = {**report["by_language"], **({"mean": report["metrics"]} if len(report["by_language"]) > 1 else {})}
-    rows = [(lang, *[table[way][name] for way in WAYS for name in names]) for lang, table in tables.items()]
-    header = ("language", *[f"{arrow} {name}" for arrow in ("t→i", "i→t") for name in names])
+    ways = dict(zip(WAYS, ("t→i", "i→t"), strict=True))
+    rows = [(f"{lang} {ways[way]}", *[table[way][name] for name in names]) for lang, table in tables.items() for way in WAYS]
+    header = ("language", *[name.replace("_", " ") for name in names])
     return Table("ranks (from 1), and in percent the mean reciprocal rank, mAP and nDCG", header, rows)

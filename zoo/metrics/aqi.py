@@ -103,7 +103,7 @@ def _tsne(x: Tensor, seed: int) -> Tensor:
         from sklearn.manifold import TSNE
     except ImportError:
         raise AssemblyError(
-            "reference tsne3d needs scikit-learn: pip install 'modalign[metrics]', or take the default definition"
+            "reference tsne3d needs scikit-learn: pip install 'modalign[evaluation]', or take the default definition"
         ) from None
     if len(x) < 5:
         raise DataError(f"t-SNE to 3 dimensions needs at least 5 vectors, there are {len(x)}")

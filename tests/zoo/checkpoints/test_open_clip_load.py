@@ -2,6 +2,7 @@
 
 import copy
 import json
+import pickle
 import shutil
 
 import numpy as np
@@ -106,6 +107,22 @@ def test_roles_and_shapes_of_its_parameters(layout, open_clip_folder):
     assert roles["aux"] == ["logit_scale", "logit_bias"][: 2 if layout == "siglip" else 1]
     assert all(name.startswith("image_projector.") for name in roles.get("head", ()))
     assert all(name.startswith("text_projector.") for name in roles["projector"])
+
+
+@pytest.mark.parametrize("layout", ["native", "siglip", "hf_text"])
+def test_tokens_are_open_clips_in_worker_processes_too(layout, open_clip_folder, captions):
+    folder = open_clip_folder(layout)
+    wanted = open_clip.get_tokenizer(f"local-dir:{folder}")(captions)
+    tokenize = zoo.load(folder).text.tokenizer()
+    assert torch.equal(tokenize(captions)["ids"], wanted)
+    sent = pickle.loads(pickle.dumps(tokenize))
+    tokens = sent(captions)
+    assert torch.equal(tokens["ids"], wanted)
+    length = tokens["mask"].sum(1)
+    for ids, mask, count in zip(tokens["ids"], tokens["mask"], length, strict=True):
+        assert mask[:count].all(), "real tokens first"
+        assert not mask[count:].any()
+        assert not ids[count:].any(), "and padding after"
 
 
 # as parts of a recipe

@@ -63,6 +63,14 @@ def test_clip_tower_reads_the_end_token_and_nothing_after_it(tower):
         torch.testing.assert_close(out[row], states["final"][row, end] @ tower.model.text_projection, rtol=1e-5, atol=1e-6)
 
 
+def test_texts_of_one_length_keep_their_order(tower, monkeypatch):
+    """Every text is padded to the same length, so batches are those the caller would make, and vectors those of open_clip's."""
+    seen, tokenize = [], tower.tokenizer()
+    monkeypatch.setattr(tower, "tokenizer", lambda: lambda texts: (seen.append(list(texts)), tokenize(texts))[1])
+    tower.embed(CLIP_TEXTS, 2)
+    assert seen == [CLIP_TEXTS[:2], CLIP_TEXTS[2:]]
+
+
 def test_clip_tower_embed_and_identity(tower):
     whole = tower.embed(CLIP_TEXTS)
     one_by_one = torch.cat([tower.embed([text]) for text in CLIP_TEXTS])

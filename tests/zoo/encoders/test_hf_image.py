@@ -174,6 +174,8 @@ def test_in_a_release(folder_of, tiny_embedder, photos, tmp_path):
     adapter = save_release(model, tmp_path / "adapter", kind="adapter", public=False)
     assert torch.equal(zoo.load(adapter).encode_image(photos), wanted)
     full = save_release(model, tmp_path / "full")
+    for path in full.rglob("*"):
+        assert not path.is_file() or str(tmp_path).encode() not in path.read_bytes(), path
     shutil.rmtree(source)
     assert torch.equal(zoo.load(full).encode_image(photos), wanted)
     with pytest.raises(ReleaseError, match="which cannot be had"):

@@ -117,6 +117,20 @@ def test_dense_and_normalize_follow_in_order(tiny_embedder, tmp_path):
     assert layers == {0, 1, 2, 3}
 
 
+@pytest.mark.parametrize("width", [10, 24])
+def test_dense_layers_that_add_their_input(width, tiny_embedder, tmp_path):
+    modules = ("Transformer", "Pooling", "Dense")
+    folder = sentence_folder(tiny_embedder, tmp_path / "st", pooling={"pooling_mode": "mean"}, modules=modules, old=False)
+    about = {"in_features": 24, "out_features": width, "bias": False, "use_residual": True}
+    write(folder / "2_Dense" / "config.json", {**about, "activation_function": "torch.nn.modules.linear.Identity"})
+    torch.manual_seed(0)
+    state = {"linear.weight": torch.randn(width, 24)} | ({"residual.weight": torch.randn(width, 24)} if width == 10 else {})
+    save_file(state, folder / "2_Dense" / "model.safetensors")
+    pooled = oracle(tiny_embedder, TEXTS, lambda s: s.mean(0))
+    wanted = pooled @ state["linear.weight"].T + (pooled @ state["residual.weight"].T if width == 10 else pooled)
+    torch.testing.assert_close(embedder(folder).embed(TEXTS), wanted, rtol=1e-4, atol=1e-4)
+
+
 def test_prompts(tiny_embedder, tmp_path):
     prompts = {"query": "query : ", "plain": ""}
     folder = sentence_folder(tiny_embedder, tmp_path / "st", pooling={"pooling_mode": "mean"}, prompts=prompts)

@@ -122,6 +122,21 @@ def test_the_variant_of_the_published_code(unit):
         aqi_by_axiom({"a": sets(unit)["a"]}, reference="tsne3d")
 
 
+def test_scaling_over_the_axioms(unit):
+    """One of seven hardly separates: its Xie-Beni score would fall below the floor of 10."""
+    from modalign.zoo.metrics import aqi as module
+
+    apart = (1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 0.1)
+    points = {str(k): (unit(24, 3, 9) + a * (torch.arange(24) % 2)[:, None], torch.arange(24) % 2) for k, a in enumerate(apart)}
+    found = module._relative(points, 0.0)
+    xb = np.array([xie_beni(*one) for one in points.values()])
+    low, middle, high = np.quantile(xb, [0.25, 0.5, 0.75])
+    raw = 100 * (1 - 1 / (1 + np.exp(-(xb - middle) / (high - low))))
+    assert raw[-1] < 10 == found["6"] and list(found.values())[:6] == pytest.approx(raw[:6])
+    ch = np.array([calinski_harabasz(*one) for one in points.values()])
+    assert list(module._relative(points, 1.0).values()) == pytest.approx(100 * (ch - ch.min()) / (ch.max() - ch.min()))
+
+
 def test_without_scikit_learn_it_says_so(unit, monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.manifold", None)
     with pytest.raises(AssemblyError, match="scikit-learn"):

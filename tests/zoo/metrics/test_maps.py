@@ -1,7 +1,5 @@
 """Procrustes, CSLS, RCSLS, refinement and P@k: fastText's numbers, plain formulas, invariants."""
 
-import math
-
 import pytest
 import torch
 
@@ -189,8 +187,7 @@ def test_refinement_improves_a_poor_map(unit, rotation):
         assert right(refine(x, y, poor, mutual=mutual)) == 100 > 80 > right(poor)
     pairs = induced_pairs(x @ poor.T, y, vocabulary=50)
     assert pairs.max() < 50 and len(pairs) < 50
-    mutual = induced_pairs(x @ poor.T, y, mutual=True)
-    back = translate(y, x @ poor.T, count=1)[:, 0]
-    assert torch.equal(back[mutual[:, 1]], mutual[:, 0]) and math.isclose(
-        (mutual[:, 0] == mutual[:, 1]).double().mean(), 1, abs_tol=0.5
-    )
+    mutual = induced_pairs(x, y, mutual=True)  # not mapped at all
+    forward, back = translate(x, y, count=1)[:, 0], translate(y, x, count=1)[:, 0]
+    both = [(i, j) for i, j in enumerate(forward.tolist()) if back[j] == i]
+    assert [tuple(pair) for pair in mutual.tolist()] == both and 0 < len(both) < 250

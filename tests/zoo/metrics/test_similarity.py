@@ -119,8 +119,8 @@ def test_neighbour_measures_against_loops(unit):
     assert nearest_neighbours(x, k, chunk=4).tolist() == in_x
     shared = [len(set(a) & set(b)) / k for a, b in zip(in_x, in_y, strict=True)]
     assert mutual_knn(x, y, k, chunk=7) == pytest.approx(np.mean(shared))
-    back = [any(i in in_x[j][:2] for j in in_y[i][:2]) for i in range(30)]
-    assert cycle_knn(x, y, 2) == pytest.approx(np.mean(back)) and 0 < np.mean(back) < 1
+    back = [any(i in in_x[j][:3] for j in in_y[i][:3]) for i in range(30)]
+    assert cycle_knn(x, y, 3) == pytest.approx(np.mean(back)) and cycle_knn(y, x, 3) != pytest.approx(np.mean(back))
     assert lcs_knn(x, y, k) == pytest.approx(np.mean([lcs(a, b) for a, b in zip(in_x, in_y, strict=True)]))
     distance = np.mean([edits(a, b) for a, b in zip(in_x, in_y, strict=True)])
     assert edit_distance_knn(x, y, k) == pytest.approx(1 - distance / k)

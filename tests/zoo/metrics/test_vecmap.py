@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from modalign.zoo.errors import AssemblyError, DataError
+from modalign.zoo.metrics.maps.csls import translate
 from modalign.zoo.metrics.maps.lexicon import Lexicon, translation_precision
 from modalign.zoo.metrics.maps.self_learning import (
     SelfLearning,
@@ -102,6 +103,19 @@ def test_unsupervised(vocabularies):
     assert right(x, y, found) > 95
     first = unsupervised_pairs(normalised(x), normalised(y[shuffled]), 600, 5)
     assert len(first) == 1200 and (shuffled[first[:, 1]] == first[:, 0]).double().mean() > 0.5
+
+
+def test_dictionaries_are_induced_by_csls(vocabularies):
+    from modalign.zoo.metrics.maps import self_learning
+
+    x, y = (normalised(v)[:200] for v in vocabularies)
+    settings = SelfLearning(neighbourhood=4, chunk=64)
+    found, value = self_learning._translate(x, y, 1.0, torch.Generator(), settings)
+    assert torch.equal(found, translate(x, y, method="csls", k=4, count=1)[:, 0])
+    assert not torch.equal(found, translate(x, y, method="nn", count=1)[:, 0])
+    assert value == pytest.approx((x @ y.T).amax(1).mean().item()), "of the plain similarities"
+    dropped, same = self_learning._translate(x, y, 0.1, torch.Generator().manual_seed(0), settings)
+    assert 0 < (dropped == found).double().mean() < 0.5 and same == value
 
 
 def test_self_learning_keeps_its_schedule(vocabularies, monkeypatch):
