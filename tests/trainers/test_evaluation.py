@@ -10,6 +10,7 @@ import yaml
 from modalign import zoo
 from modalign.datasets.shards import ShardSet
 from modalign.trainers.cli import main
+from modalign.trainers.evaluation.alignment import _others
 from modalign.trainers.evaluation.layers import layer_vectors
 from modalign.trainers.evaluation.parallel_captions import parallel
 from modalign.trainers.evaluation.vectors import set_vectors
@@ -24,6 +25,11 @@ from modalign.zoo.metrics.rows import unit
 from modalign.zoo.registry import FAMILIES
 
 COUNT = 26
+
+
+def odd(number):
+    """A caption that says nothing of the number to anyone."""
+    return f"{(number * number + 3 * number) % 53} Nummer"
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +66,10 @@ def shards(picture_of, tmp_path_factory):
     def samples():
         for number in range(COUNT):
             captions = {"en": [f"thing number {number}", f"item {number}"], "de": [f"Ding Nummer {number}"]}
-            captions["same"] = [f"thing number {number}"]
+            captions |= {"same": [f"thing number {number}"], "odd": [odd(number)]}
             captions |= {"xx": [f"item {number} {number}"]} if number < 12 else {}
             captions |= {"yy": [f"Ding {number}"]} if number < 3 else {}
+            captions |= {"dup": [f"thing number {number // 2 * 2}"]} if number < 24 else {}
             yield number, captions, {"label": f"{number % 5}", "kind": number % 5}
 
     return write_set(tmp_path_factory.mktemp("evaluation") / "shards", picture_of, samples())
@@ -145,14 +152,21 @@ def test_zero_shot_is_what_the_vectors_say(run, model, picture_of, tmp_path):
     assert list(run(*options, "--languages", "[de]")["by_language"]) == ["de"]
 
 
-def test_zero_shot_classes(run, tmp_path):
+def test_zero_shot_classes(run, model, picture_of, tmp_path):
     plain = run("--task", "zeroshot", "--templates", "name")
     assert list(plain["by_language"]) == ["und"] and plain["n"]["classes"] == 5
     assert run("--task", "zeroshot", "--templates", "name", "--label", "kind")["metrics"] == plain["metrics"]
     captions = run("--task", "zeroshot", "--templates", "simple", "--classes", "captions")
-    assert set(captions["by_language"]) == {"en", "de", "same", "xx", "yy"} and captions["n"]["templates"] == 7
+    assert set(captions["by_language"]) == {"en", "de", "same", "odd", "xx", "yy", "dup"} and captions["n"]["templates"] == 7
     assert captions["by_language"]["yy"]["n"] == {"images": 16, "classes": 3}, "only classes with a name, and their pictures"
     assert captions["by_language"]["same"] == captions["by_language"]["en"]
+    (tmp_path / "some.json").write_text(
+        json.dumps({str(k): {"en": f"thing {k}"} | ({"de": f"Ding {k}"} if k in (1, 3) else {}) for k in range(5)})
+    )
+    some = run("--task", "zeroshot", "--templates", "name", "--classes", tmp_path / "some.json")["by_language"]["de"]
+    image, classes = pictures(model, picture_of), model.encode_text(["Ding 1", "Ding 3"])
+    right = [int((image[n] @ classes.T).argmax()) == (n % 5 == 3) for n in range(COUNT) if n % 5 in (1, 3)]
+    assert some["n"] == {"images": 10, "classes": 2} and some["top1"] == pytest.approx(100 * sum(right) / 10, abs=1e-3)
     (tmp_path / "more.json").write_text(json.dumps({str(k): f"thing {k}" for k in range(9)}))
     more = run("--task", "zeroshot", "--templates", "name", "--classes", tmp_path / "more.json")
     assert more["n"]["classes"] == 9, "a file's classes are all that can be answered"
@@ -201,7 +215,11 @@ def test_alignment_is_what_the_vectors_say(run, model, picture_of):
     before = found["baselines"]["encoders"]["by_language"]["en"]
     assert before["cka"] == pytest.approx(cka(*map(unit, features)), abs=1e-3) and set(before) == set(list(wanted)[3:])
     assert before["mutual_knn"] == pytest.approx(mutual_knn(*map(unit, features), 4), abs=1e-3)
-    assert set(found["baselines"]["shuffled"]) == set(before)
+    order = _others(COUNT)
+    assert not (order == torch.arange(COUNT)).any() and sorted(order.tolist()) == list(range(COUNT))
+    wrong = [cka(image, text[order]), cka(image[:12], model.encode_text([f"item {n} {n}" for n in range(12)])[_others(12)])]
+    shuffled = found["baselines"]["shuffled"]
+    assert set(shuffled) == set(before) and shuffled["cka"] == pytest.approx(sum(wrong) / 2, abs=1e-3)
     both = (english["alignment"] + found["by_language"]["xx"]["alignment"]) / 2
     assert found["metrics"]["alignment"] == pytest.approx(both, abs=1e-3)
     assert "shuffled" in run.out and "agreement" in run.out
@@ -214,7 +232,7 @@ def test_alignment_on_part_of_the_pairs(run):
 
 
 def test_crosslingual_is_what_the_vectors_say(run, model):
-    found = run("--task", "crosslingual")
+    found = run("--task", "crosslingual", "--languages", "[de,same,xx,yy]")
     assert found["n"] == {"languages": 3, "pairs": 2 * COUNT + 12, "pivot": "en", "left_out": ["yy"]}
     assert set(found["by_language"]) == {"de", "same", "xx"} and found["by_language"]["xx"]["n"] == 12
     same = found["by_language"]["same"]
@@ -248,19 +266,30 @@ def test_crosslingual_pivot_and_training_data(run, shards):
     assert "least_pairs" in run("--task", "crosslingual", "--languages", "[yy]", code=2)
 
 
-def test_a_rotation_is_judged_on_pairs_it_did_not_see(run, model):
-    found = run("--task", "crosslingual", "--languages", "[xx]", "--stay", 0.3)["by_language"]["xx"]["mapped"]["to_pivot"]["nn"]
-    english = model.encode_text([f"thing number {n}" for n in range(12)]).double()
-    other = model.encode_text([f"item {n} {n}" for n in range(12)]).double()
-    hits = 0
-    for test in (range(0, 12, 2), range(1, 12, 2)):
-        learn = [n for n in range(12) if n not in test]
+@pytest.mark.parametrize("way", ["to_pivot", "from_pivot"])
+def test_a_rotation_is_judged_on_pairs_it_did_not_see(run, model, way):
+    found = run("--task", "crosslingual", "--languages", "[odd]", "--stay", 0.3)["by_language"]["odd"]["mapped"][way]["nn"]
+    english = model.encode_text([f"thing number {n}" for n in range(COUNT)]).double()
+    other = model.encode_text([odd(n) for n in range(COUNT)]).double()
+    places, halves = [], (range(0, COUNT, 2), range(1, COUNT, 2))
+    for test, learn in (halves, halves[::-1]):
         means = other[learn].mean(0), english[learn].mean(0)
         x, y = unit(other[learn] - means[0]), unit(english[learn] - means[1])
-        u, _, vh = torch.linalg.svd(y.T @ x + 0.3 * 6 * torch.eye(16).double())
-        turned, target = unit(other - means[0]) @ (u @ vh).T, unit(english - means[1])
-        hits += sum(int((turned[n] @ target.T).argmax()) == n for n in test)
-    assert found["P@1"] == pytest.approx(100 * hits / 12, abs=1e-3)
+        u, _, vh = torch.linalg.svd(y.T @ x + 0.3 * len(learn) * torch.eye(16).double())
+        scores = unit(other - means[0]) @ (u @ vh).T @ unit(english - means[1]).T
+        scores = scores if way == "to_pivot" else scores.T
+        places.append((scores[test] > scores.diagonal()[test][:, None]).sum(1))
+    for k in (1, 5, 10):
+        assert found[f"P@{k}"] == pytest.approx(100 * (torch.cat(places) < k).double().mean().item(), abs=1e-3)
+    assert places[0].sum() != places[1].sum(), "else the halves could be mixed up"
+
+
+def test_captions_that_come_twice_are_left_out_of_mexa(run):
+    """In "dup", which is the pivot, two things have the name that one of them has in English: only that pair counts."""
+    found = run("--task", "crosslingual", "--pivot", "dup", "--languages", "[en]")["by_language"]["en"]
+    assert found["n"] == 24 and found["mexa"] == 100
+    assert found["from_pivot"]["nn"]["P@1"] == 100, "any translation is right"
+    assert found["to_pivot"]["nn"]["P@1"] < 100
 
 
 def test_crosslingual_layers(run, model):

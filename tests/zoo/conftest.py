@@ -94,8 +94,10 @@ def write_open_clip(folder, model_cfg, preprocess_cfg=None, *, seed=0, weights="
     (folder / "open_clip_config.json").write_text(json.dumps(values))
     torch.manual_seed(seed)
     model = open_clip.create_model(f"local-dir:{folder}", pretrained_text=False)
+    if "multimodal_cfg" in model_cfg:  # open_clip leaves this matrix as it finds the memory
+        torch.nn.init.normal_(model.text_decoder.text_projection, std=0.5)
     for parameter in model.parameters():
-        parameter.data = 0.02 * torch.randn_like(parameter) + torch.nan_to_num(parameter.data).clamp(-1, 1)
+        parameter.data += 0.02 * torch.randn_like(parameter)
     model.logit_scale.data.fill_(3.1)
     if getattr(model, "logit_bias", None) is not None:
         model.logit_bias.data.fill_(-9.5)

@@ -30,13 +30,11 @@ class ImageEncoder(nn.Module):
         width: D of the pooled vector.
         token_width: D of the tokens; some networks pool through a wider layer.
         preprocess: What turns pictures into its input; saved with it.
-        hub_files: Patterns of the files it needs of a hub repository, beside the small ones.
     """
 
     width: int
     token_width: int
     preprocess: ImagePreprocess
-    hub_files: tuple[str, ...] = ("*.safetensors",)
     mean: Tensor
     std: Tensor
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..errors import AssemblyError, NameGrammarError
 from ..registry import ENCODERS
@@ -36,7 +36,7 @@ class ImageEncoderConfig:
     pretrained: bool = True
     drop_path: float = 0.0
     patch_dropout: float | None = None
-    pooling: str | None = None
+    pooling: Literal["cls", "mean"] | None = None
     kind: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
 

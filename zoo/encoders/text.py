@@ -23,7 +23,6 @@ class TextEncoder(nn.Module):
     Attributes:
         width: D of its vectors.
         fixed_length: Whether its tokenizer pads every text to the same length; then sorting texts by length gains nothing.
-        hub_files: Patterns of the files it needs of a hub repository, beside the small ones.
     """
 
     config: Any
