@@ -100,6 +100,8 @@ def set_dropout(model: Any, dropout: Mapping[str, float], where: str) -> None:
     """
     for role, probability in dropout.items():
         found = [m for name, m in model.named_modules() if isinstance(m, nn.Dropout) and model.role_of(name) == role]
+        if not found and probability == 0 and role in {model.role_of(name) for name, _ in model.named_parameters()}:
+            continue  # there is none to turn off
         if not found or not 0 <= probability < 1:
             raise RecipeError(f"{where}.dropout: {role}: {probability} (the role must have dropouts, the value be in [0, 1))")
         for module in found:
