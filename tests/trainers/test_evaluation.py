@@ -349,6 +349,27 @@ def test_cached_text_vectors_give_the_same(run, shards):
     assert cached["by_language"]["de"]["mexa"] == pytest.approx(plain["by_language"]["de"]["mexa"], abs=4)
 
 
+def test_texts_that_are_cached_and_texts_that_are_not(model):
+    """In any order, twice, remembered or not, from a cache or made."""
+    from modalign.trainers.evaluation.texts import TextVectors
+
+    texts = ["thing number 3", "item 4", "Ding 5", "item 4", "thing 6"]
+    made = torch.stack([model.text.embed([text])[0] for text in texts])
+
+    class Cached(dict):
+        def take(self, keys):
+            return torch.stack([self[key] for key in keys])
+
+    for cached in (None, Cached({"item 4": made[1]}), Cached(dict(zip(texts, made, strict=True)))):
+        source = TextVectors(model, cached)
+        torch.testing.assert_close(source.features(texts[2:3]), made[2:3])
+        torch.testing.assert_close(source.features(texts, keep=False), made)
+        torch.testing.assert_close(source.features(texts), made)
+        torch.testing.assert_close(source.features(texts[::-1]), made.flip(0))
+        torch.testing.assert_close(source.vectors(texts), model.encode_text(texts))
+    assert source.vectors([]).shape == (0, 16)
+
+
 def test_encoder_features_project_to_the_vectors(model, shards):
     plain = set_vectors(model, ShardSet(shards), languages=["en"], first_caption=True)
     found = set_vectors(model, ShardSet(shards), languages=["en"], first_caption=True, encoder_features=True)

@@ -194,7 +194,7 @@ def test_a_run_on_two_sharded_ranks_measures_what_one_process_would(pair_recipe,
     """Validation at its last step, and eval.json, against `modalign eval` of the weights that the run left, in one process."""
     from modalign.trainers.cli import main
 
-    pair_recipe["stages"]["pair"] |= {"validate": {"every_epochs": 2, "select": "last"}}
+    pair_recipe["stages"]["pair"] |= {"epochs": 2, "validate": {"every_epochs": 1, "select": "last"}}
     pair_recipe["evaluate"] = {"task": ["crosslingual", "retrieval"], "languages": ["en", "de"]}
     pair_recipe["data"]["val_languages"] = ["en", "de"]
     path, run = write_recipe(pair_recipe, tmp_path / "recipe.yaml"), tmp_path / "run"
