@@ -119,4 +119,6 @@ def test_step_equals_one_process(two_ranks, name, way):
     largest = max(float(gradient.abs().max()) for gradient in alone.values())
     for parameter, gradient in alone.items():
         if gradient.any():
-            torch.testing.assert_close(gradients[parameter].reshape(gradient.shape), gradient, rtol=1e-4, atol=1e-6 * max(largest, 1))
+            torch.testing.assert_close(
+                gradients[parameter].reshape(gradient.shape), gradient, rtol=1e-4, atol=1e-6 * max(largest, 1)
+            )

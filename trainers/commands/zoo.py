@@ -11,7 +11,13 @@ from modalign.zoo.registry import ENCODERS, FAMILIES, LOSSES, METRICS, PROJECTOR
 from ..console import console, print_table
 from ..recipe import shipped_recipes
 
-_REGISTRIES: dict[str, Registry] = {"family": FAMILIES, "encoder": ENCODERS, "projector": PROJECTORS, "loss": LOSSES, "metric": METRICS}
+_REGISTRIES: dict[str, Registry] = {
+    "family": FAMILIES,
+    "encoder": ENCODERS,
+    "projector": PROJECTORS,
+    "loss": LOSSES,
+    "metric": METRICS,
+}
 
 
 def list_zoo() -> None:
