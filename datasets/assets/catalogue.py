@@ -184,7 +184,7 @@ _ASSETS = (
     Asset(
         name="tuxpaint",
         kind="data",
-        what="701 cut-outs, photographed and drawn, named in 70 languages, spoken in ten; train/, test/, and 249 symbols/",
+        what="701 cut-outs, photographed and drawn, named in 78 languages, spoken in 12; train/, test/, and 249 symbols/",
         licence="GPL-2.0-or-later",
         files=("train/shards.json", "test/shards.json", "symbols/shards.json"),
         converter="tuxpaint",

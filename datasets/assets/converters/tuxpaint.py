@@ -1,10 +1,10 @@
-"""Tux Paint's stamps: photographed cut-outs and drawings with their names in 77 languages and spoken descriptions in a dozen.
+"""Tux Paint's stamps: photographed cut-outs and drawings with their names in 78 languages and spoken descriptions in twelve.
 
 Every stamp is `NAME.png` or `NAME.svg` beside `NAME.txt`: its English name, then lines `xx.utf8=NAME`. `NAME_desc_xx.ogg` speaks the name
 in language xx (`NAME_desc.ogg`: English) and becomes the member `xx.ogg`.
 
 The split is by concept: two stamps whose file names share a word that is not just a colour, a size or the like, or whose English names
-are equal, stay on one side (`apple_red`, `apple_core`, the photographed and the drawn strawberry, `grave-a` to `grave-j`). Of 480
+are equal, stay on one side (`apple_red`, `apple_core`, the photographed and the drawn strawberry, `grave-a` to `grave-j`). Of 479
 concepts two tenths are held out: 145 of 701 pictures (one tenth would leave 70). Among the 40 pairs over the split that an image encoder
 finds most alike, three show one thing under two names (two road junctions, shamrock and clover, two hibiscus flowers).
 

@@ -51,6 +51,44 @@ def test_openmoji_counts_and_split(real):
             assert openmoji.is_test(text) == (part == "test")
 
 
+def test_tuxpaint_counts_and_split(real):
+    folder = real("tuxpaint")
+    parts = {part: described(folder / part) for part in ("train", "test", "symbols")}
+    assert {part: len(samples) for part, samples in parts.items()} == {"train": 556, "test": 145, "symbols": 249}
+    train, test = ({sample["group"] for sample in parts[part]} for part in ("train", "test"))
+    assert not train & test and len(train | test) == 479
+    names = {part: {sample["captions"]["en"][0].lower() for sample in parts[part]} for part in ("train", "test")}
+    assert not names["train"] & names["test"]
+    dog = next(sample for part in parts.values() for sample in part if sample["key"] == "animals/mammals/dogs/dog")
+    assert dog["captions"]["de"] == ["Ein Hund."] and dog["folder"] == "animals/mammals/dogs"
+    assert sum(len(sample["captions"]) for sample in parts["train"] + parts["test"]) > 45_000
+
+
+def test_tuxpaint_speech(real):
+    """Recordings lie beside the pictures as members by language; each is Ogg."""
+    from modalign.datasets.shards import ShardSet
+
+    shards = ShardSet(real("tuxpaint") / "test")
+    recordings = [(ext, data) for n in range(40) for ext, data in shards.read(n).members.items() if ext.endswith(".ogg")]
+    assert len(recordings) > 200 and all(data.startswith(b"OggS") for _, data in recordings)
+    assert {"ca.ogg", "es.ogg", "fr.ogg", "ro.ogg", "ru.ogg"} <= {ext for ext, _ in recordings}
+
+
+def test_noto_cldr_counts_and_the_split_it_shares_with_openmoji(real):
+    folder = real("noto_cldr")
+    parts = {part: described(folder / part) for part in ("train", "test")}
+    assert {part: len(samples) for part, samples in parts.items()} == {"train": 1412, "test": 167}
+    languages = {lang for sample in parts["test"] for lang in sample["captions"]}
+    assert len(languages) == 121 and "si" in languages
+    apple = next(sample for part in parts.values() for sample in part if sample["key"] == "1F34E")
+    assert apple["captions"]["en"][0] == "red apple" and apple["captions"]["de"] == ["roter Apfel"]
+    assert "Apfel" in apple["keywords"]["de"]
+    drawn = {part: {sample["group"] for sample in described(real("openmoji") / part)} for part in ("train", "test")}
+    noto = {part: {sample["group"] for sample in samples} for part, samples in parts.items()}
+    assert not noto["train"] & (noto["test"] | drawn["test"]) and not noto["test"] & drawn["train"]
+    assert len(noto["test"] & drawn["test"]) > 100
+
+
 def test_flickr8k_counts_and_split(real):
     folder = real("flickr8k_multilingual")
     parts = {part: described(folder / part) for part in ("train", "dev", "test")}
