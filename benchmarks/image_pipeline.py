@@ -16,13 +16,13 @@ from photos import large_photos, photos, samples
 from timm.data import create_transform
 from timm.data.transforms import RandomResizedCropAndInterpolation
 
-from modalign.datasets.loader import Loader
-from modalign.datasets.plan import BatchPlan
+from modalign.datasets.loading.loader import Loader
+from modalign.datasets.loading.plan import BatchPlan
 from modalign.datasets.shards import ShardSet
-from modalign.datasets.writer import write_shards
+from modalign.datasets.shards.writer import write_shards
 from modalign.trainers.examples import CaptionChoice, PairCollate, PairExample
-from modalign.zoo.encoders.preprocess import Augmentation, ImagePreprocess
-from modalign.zoo.encoders.random_view import Box, draw_crop
+from modalign.zoo.encoders.image.preprocess import Augmentation, ImagePreprocess
+from modalign.zoo.encoders.image.random_view import Box, draw_crop
 
 QUESTION = (
     "From tar to a batch of 64 pictures of 224 px, one process, no workers, one torch thread; samples per second of CPU "
@@ -155,7 +155,7 @@ def drawn_views(source: ShardSet, plan: BatchPlan, scale: float) -> dict[str, tu
     """Key -> (crop, flip), drawn as our loader draws them: from (seed, epoch, place in the epoch)."""
     known = (source.fingerprint, scale)
     if known not in _DRAWN:
-        from modalign.datasets.sample import decode_sample
+        from modalign.datasets.decoding.sample import decode_sample
 
         views = {}
         for draw in plan.draw_range(0, 0, plan.samples_per_epoch):

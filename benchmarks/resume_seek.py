@@ -14,8 +14,8 @@ from statistics import median
 import numpy as np
 from measure import where, write
 
-from modalign.datasets.index import ShardIndex, write_index
-from modalign.datasets.manifest import Manifest, ShardInfo, write_manifest
+from modalign.datasets.shards.index import ShardIndex, write_index
+from modalign.datasets.shards.manifest import Manifest, ShardInfo, write_manifest
 
 QUESTION = (
     "A synthetic set: member indexes and manifest of a million samples in 1,000 shards, whose tars are files of the right "
@@ -30,8 +30,8 @@ CHILD = """
 import json, resource, sys, time
 import numpy, torch
 from torch.utils.data import DataLoader
-from modalign.datasets.loader import Loader
-from modalign.datasets.plan import BatchPlan
+from modalign.datasets.loading.loader import Loader
+from modalign.datasets.loading.plan import BatchPlan
 from modalign.datasets.shards import ShardSet
 folder, way, batch = sys.argv[1], sys.argv[2], int(sys.argv[3])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

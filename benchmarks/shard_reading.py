@@ -11,9 +11,9 @@ import webdataset
 from measure import interleaved, ratio, where, write
 from photos import photos, samples
 
-from modalign.datasets.plan import BatchPlan
+from modalign.datasets.loading.plan import BatchPlan
 from modalign.datasets.shards import ShardSet
-from modalign.datasets.writer import write_shards
+from modalign.datasets.shards.writer import write_shards
 
 QUESTION = (
     "The bytes of all members (jpg, txt, json) of every sample, from the page cache, in one process without workers. Rates are samples "

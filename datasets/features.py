@@ -19,7 +19,7 @@ import numpy as np
 from modalign.zoo.errors import DataError
 
 from .home import cache_home
-from .manifest import sync_folder, write_atomic
+from .shards.manifest import sync_folder, write_atomic
 
 _FORMAT = "modalign-features/1"
 _VECTORS, _KEYS, _META = "vectors.npy", "keys.json", "meta.json"

@@ -48,7 +48,7 @@ def picture_of():
 @pytest.fixture(scope="session")
 def tiny_shards(tmp_path_factory):
     """50 pictures in 4 shards with English names (every other one with an alias) and German ones."""
-    from modalign.datasets.writer import write_shards
+    from modalign.datasets.shards.writer import write_shards
 
     def samples():
         for number in range(50):

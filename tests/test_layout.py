@@ -78,14 +78,14 @@ def test_import_rules(folder):
         ("zoo/a.py", "from modalign import datasets", "must not import"),
         ("zoo/a/b.py", "from ...datasets import x", "must not import"),
         ("zoo/a.py", "def f():\n    from modalign.trainers import x", "must not import"),
-        ("zoo/a.py", "import_module('modalign.datasets.pack')", "must not import"),
+        ("zoo/a.py", "import_module('modalign.datasets.packing.pack')", "must not import"),
         ("datasets/a.py", "from modalign.trainers.task import x", "must not import"),
-        ("datasets/a.py", "from modalign.datasets.order import x", "imports are relative"),
+        ("datasets/a.py", "from modalign.datasets.loading.order import x", "imports are relative"),
         ("trainers/a.py", "from ..zoo import x", "across folders imports are absolute"),
         ("trainers/a.py", "from zoo.errors import x", "is imported as modalign.zoo"),
         ("zoo/a/b.py", "from ..errors import x\nfrom .c import d\nimport datasets", None),
         ("datasets/a.py", "from modalign.zoo.errors import x\nfrom . import b", None),
-        ("trainers/a.py", "from modalign.datasets.loader import x\nfrom modalign import zoo", None),
+        ("trainers/a.py", "from modalign.datasets.loading.loader import x\nfrom modalign import zoo", None),
     ],
 )
 def test_import_rules_are_seen_to_be_broken(file, line, found):
@@ -108,10 +108,10 @@ def test_import_datasets_from_the_root_finds_hugging_faces_package(tmp_path):
         "import sys\n"
         f"root, site = sys.path.index(''), sys.path.index({str(tmp_path)!r})\n"
         "assert root < site, 'the root must come first, else nothing is tested'\n"
-        "import datasets, modalign.datasets.order\n"
-        "print(datasets.WHOSE, modalign.datasets.order.__name__)"
+        "import datasets, modalign.datasets.loading.order\n"
+        "print(datasets.WHOSE, modalign.datasets.loading.order.__name__)"
     )
-    assert run_python(program, ROOT, PYTHONPATH=str(tmp_path)).split() == ["theirs", "modalign.datasets.order"]
+    assert run_python(program, ROOT, PYTHONPATH=str(tmp_path)).split() == ["theirs", "modalign.datasets.loading.order"]
 
 
 def test_files_and_functions_stay_short():

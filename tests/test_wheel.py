@@ -106,7 +106,7 @@ def test_wheel_holds_code_recipes_and_cards_only(wheel):
 @pytest.mark.slow
 def test_modules_are_the_wheels(installed, empty):
     program = (
-        "import modalign.datasets.loader, modalign.datasets.assets.lookup, modalign.trainers.run, modalign.zoo as z\n"
+        "import modalign.datasets.loading.loader, modalign.datasets.assets.lookup, modalign.trainers.run, modalign.zoo as z\n"
         "import modalign.zoo.families.proclip.model as p, sys\n"
         "print(*sorted({m.__file__ for n, m in sys.modules.items() if n.startswith('modalign.') and m.__file__}), sep='\\n')\n"
         "from modalign.zoo.names import local_folder, parse_name\n"

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from modalign.datasets.decoding.sample import decode_sample
 from modalign.datasets.features import FeatureStore, feature_folder
-from modalign.datasets.loader import EvalLoader
-from modalign.datasets.sample import decode_sample
+from modalign.datasets.loading.loader import EvalLoader
 from modalign.datasets.shards import ShardSet
 from modalign.zoo.checkpoints.hashing import weights_sha256
-from modalign.zoo.encoders.image import ImageEncoder
+from modalign.zoo.encoders.image.build import ImageEncoder
 from modalign.zoo.errors import DataError
 
 from .console import track

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modalign.datasets.sample import Sample
-from modalign.zoo.encoders.preprocess import Augmentation, ImagePreprocess
+from modalign.datasets.decoding.sample import Sample
+from modalign.zoo.encoders.image.preprocess import Augmentation, ImagePreprocess
 from modalign.zoo.errors import DataError
 
 #: strings -> named tensors: {"ids", "mask"} from a tokenizer, {"features"} or {"embedding"} from a cache

@@ -14,7 +14,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from modalign.datasets.loader import Loader
+from modalign.datasets.loading.loader import Loader
 from modalign.zoo.checkpoints.card import model_card
 from modalign.zoo.checkpoints.durable import write_text
 from modalign.zoo.checkpoints.release import save_release

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modalign.datasets.loader import Loader
-from modalign.datasets.plan import BatchPlan
-from modalign.datasets.remote import remote_of
+from modalign.datasets.loading.loader import Loader
+from modalign.datasets.loading.plan import BatchPlan
+from modalign.datasets.remote.access import remote_of
 from modalign.datasets.shards import ShardSet
 from modalign.zoo.errors import RecipeError
 

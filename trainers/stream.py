@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from modalign.datasets.loader import Loader
+from modalign.datasets.loading.loader import Loader
 
 
 class StageStream:

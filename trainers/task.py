@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from modalign.zoo.errors import ReleaseError
-from modalign.zoo.losses.chunks import split_rows
 from modalign.zoo.losses.grad_cache import cached_forward
+from modalign.zoo.losses.parts.chunks import split_rows
 
 from .guard import FiniteGuard
 from .objective import Objective

@@ -145,16 +145,16 @@ FAMILIES = Registry(
         "proclip": "families.proclip.model:ProClipModel",
     },
 )
-#: MODALITY.KIND; which kind a name or folder is of is found from its files (`zoo/encoders/image.py`)
+#: MODALITY.KIND; which kind a name or folder is of is found from its files (`zoo/encoders/image/build.py`)
 ENCODERS = Registry(
     "encoder",
     "modalign.encoders",
     {
-        "image.timm": "encoders.timm_image:TimmImageEncoder",
-        "image.transformers": "encoders.hf_image:HuggingFaceImageEncoder",
-        "image.open_clip": "encoders.open_clip_image:OpenClipImageEncoder",
-        "text.transformers": "encoders.text_embedder:TextEmbedder",
-        "text.sentence_transformers": "encoders.sentence_embedder:SentenceEmbedder",
-        "text.open_clip": "encoders.open_clip_text:OpenClipTextEncoder",
+        "image.timm": "encoders.image.timm:TimmImageEncoder",
+        "image.transformers": "encoders.image.hf:HuggingFaceImageEncoder",
+        "image.open_clip": "encoders.image.open_clip:OpenClipImageEncoder",
+        "text.transformers": "encoders.text.embedder:TextEmbedder",
+        "text.sentence_transformers": "encoders.text.sentence_embedder:SentenceEmbedder",
+        "text.open_clip": "encoders.text.open_clip:OpenClipTextEncoder",
     },
 )

@@ -39,7 +39,7 @@ def png():
 @pytest.fixture
 def shards(tmp_path):
     """A folder of 50 samples in 6 shards (the last one is short)."""
-    from modalign.datasets.writer import write_shards
+    from modalign.datasets.shards.writer import write_shards
 
     write_shards(make_samples(50), tmp_path / "shards", samples_per_shard=9)
     return tmp_path / "shards"

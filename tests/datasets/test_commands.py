@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from modalign.datasets.bench import bench
-from modalign.datasets.check import check
-from modalign.datasets.index import build_index, write_index
-from modalign.datasets.manifest import Manifest, read_manifest, write_manifest
-from modalign.datasets.sample import decode_sample
+from modalign.datasets.commands.bench import bench
+from modalign.datasets.commands.check import check
+from modalign.datasets.commands.sheet import contact_sheet, fit, missing_glyphs
+from modalign.datasets.commands.show import show
+from modalign.datasets.decoding.sample import decode_sample
+from modalign.datasets.packing.split import part_of, split
 from modalign.datasets.shards import ShardSet
-from modalign.datasets.sheet import contact_sheet, fit, missing_glyphs
-from modalign.datasets.show import show
-from modalign.datasets.split import part_of, split
-from modalign.datasets.verify import sha256_of
-from modalign.datasets.writer import write_shards
+from modalign.datasets.shards.index import build_index, write_index
+from modalign.datasets.shards.manifest import Manifest, read_manifest, write_manifest
+from modalign.datasets.shards.verify import sha256_of
+from modalign.datasets.shards.writer import write_shards
 from modalign.zoo.errors import DataError
 
 

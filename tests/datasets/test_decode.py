@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from modalign.datasets.decode import Limits, decode_image, decode_member
-from modalign.datasets.sample import Sample, decode_sample
-from modalign.datasets.shards import RawSample
+from modalign.datasets.decoding.sample import Sample, decode_sample
+from modalign.datasets.decoding.table import Limits, decode_image, decode_member
+from modalign.datasets.shards.shard_set import RawSample
 from modalign.zoo.errors import DataError
 
 

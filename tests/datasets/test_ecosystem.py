@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from modalign.datasets.writer import write_shards
+from modalign.datasets.shards.writer import write_shards
 
 from .test_foreign import jpeg
 
@@ -17,9 +17,9 @@ OLD = "0.2.86"  # the last that open_clip 3.3.0's trainer reads with
 WRITE = """
 import json, sys, webdataset
 from importlib.metadata import version
-from modalign.datasets.writer import write_shards
+from modalign.datasets.shards.writer import write_shards
 from modalign.datasets.shards import ShardSet
-from modalign.datasets.bench import bench
+from modalign.datasets.commands.bench import bench
 samples = [{**one, "image": bytes.fromhex(one["image"])} for one in json.load(open(sys.argv[1]))]
 write_shards(samples, sys.argv[2], samples_per_shard=7)
 print(webdataset.__version__, len([raw for raw in ShardSet(sys.argv[2]).samples()]))

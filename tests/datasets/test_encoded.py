@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from modalign.datasets.decode import Limits, decode_image
-from modalign.datasets.encoded import EncodedImage, encoded_image
-from modalign.zoo.encoders.preprocess import Augmentation, ImagePreprocess
-from modalign.zoo.encoders.random_view import COARSE_MARGIN, Box, cut, draw_crop
+from modalign.datasets.decoding.encoded import EncodedImage, encoded_image
+from modalign.datasets.decoding.table import Limits, decode_image
+from modalign.zoo.encoders.image.preprocess import Augmentation, ImagePreprocess
+from modalign.zoo.encoders.image.random_view import COARSE_MARGIN, Box, cut, draw_crop
 from modalign.zoo.errors import DataError
 
 PLACE = ("s/0.tar", "k", "jpg")

@@ -12,14 +12,14 @@ import tarfile
 import pytest
 from PIL import Image
 
-from modalign.datasets.check import check
-from modalign.datasets.index_command import index
-from modalign.datasets.loader import Loader
-from modalign.datasets.locations import expand_braces, parse_location
-from modalign.datasets.plan import BatchPlan
-from modalign.datasets.sample import decode_sample
+from modalign.datasets.commands.check import check
+from modalign.datasets.commands.index import index
+from modalign.datasets.decoding.sample import decode_sample
+from modalign.datasets.loading.loader import Loader
+from modalign.datasets.loading.plan import BatchPlan
 from modalign.datasets.shards import ShardSet
-from modalign.datasets.writer import write_shards
+from modalign.datasets.shards.locations import expand_braces, parse_location
+from modalign.datasets.shards.writer import write_shards
 from modalign.zoo.errors import DataError
 
 

@@ -8,10 +8,10 @@ from itertools import chain
 import pytest
 import torch
 
-from modalign.datasets.loader import EvalLoader, Loader
-from modalign.datasets.plan import BatchPlan
+from modalign.datasets.loading.loader import EvalLoader, Loader
+from modalign.datasets.loading.plan import BatchPlan
 from modalign.datasets.shards import ShardSet
-from modalign.datasets.writer import write_shards
+from modalign.datasets.shards.writer import write_shards
 from modalign.zoo.errors import DataError
 
 

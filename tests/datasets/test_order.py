@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from modalign.datasets.order import epoch_order, permutation, stable_hash
+from modalign.datasets.loading.order import epoch_order, permutation, stable_hash
 from modalign.zoo.errors import DataError
 
 MASK = 2**64 - 1

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from modalign.datasets.pack import key_of, pack
-from modalign.datasets.sample import decode_sample
+from modalign.datasets.decoding.sample import decode_sample
+from modalign.datasets.packing.pack import key_of, pack
 from modalign.datasets.shards import ShardSet
 from modalign.zoo.errors import DataError
 

@@ -2,8 +2,8 @@ from collections import Counter
 
 import pytest
 
-from modalign.datasets.order import epoch_order
-from modalign.datasets.plan import BatchPlan, apportion, check_world, rank_slice
+from modalign.datasets.loading.order import epoch_order
+from modalign.datasets.loading.plan import BatchPlan, apportion, check_world, rank_slice
 from modalign.zoo.errors import DataError
 
 SIZES = [10, 7, 3]

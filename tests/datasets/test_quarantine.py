@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from modalign.datasets.loader import Loader
-from modalign.datasets.plan import BatchPlan
-from modalign.datasets.quarantine import Quarantine, Skipped
+from modalign.datasets.loading.loader import Loader
+from modalign.datasets.loading.plan import BatchPlan
+from modalign.datasets.loading.quarantine import Quarantine, Skipped
 from modalign.datasets.shards import ShardSet
-from modalign.datasets.writer import write_shards
+from modalign.datasets.shards.writer import write_shards
 from modalign.zoo.errors import DataError
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from modalign.datasets.index_command import index
-from modalign.datasets.loader import Loader
-from modalign.datasets.plan import BatchPlan
-from modalign.datasets.remote import Remote, remote_of
-from modalign.datasets.remote_cache import CacheFull, ShardCache
-from modalign.datasets.sample import decode_sample
+from modalign.datasets.commands.index import index
+from modalign.datasets.decoding.sample import decode_sample
+from modalign.datasets.loading.loader import Loader
+from modalign.datasets.loading.plan import BatchPlan
+from modalign.datasets.remote.access import Remote, remote_of
+from modalign.datasets.remote.cache import CacheFull, ShardCache
 from modalign.datasets.shards import ShardSet
 from modalign.zoo.errors import DataError
 
@@ -74,7 +74,7 @@ class Server:
 
 @pytest.fixture
 def server(shards, monkeypatch):
-    monkeypatch.setattr("modalign.datasets.remote._WAITS", (0.01,))
+    monkeypatch.setattr("modalign.datasets.remote.access._WAITS", (0.01,))
     one = Server(shards.parent)
     yield one
     one.server.shutdown()

@@ -9,13 +9,13 @@ import tarfile
 
 import pytest
 
-from modalign.datasets.index import build_index, index_path, read_index, write_index
-from modalign.datasets.manifest import ShardInfo, read_manifest, write_manifest
-from modalign.datasets.sample import decode_sample
+from modalign.datasets.decoding.sample import decode_sample
 from modalign.datasets.shards import ShardSet
-from modalign.datasets.tarwalk import walk
-from modalign.datasets.verify import sha256_of, verify_shard
-from modalign.datasets.writer import write_shards
+from modalign.datasets.shards.index import build_index, index_path, read_index, write_index
+from modalign.datasets.shards.manifest import ShardInfo, read_manifest, write_manifest
+from modalign.datasets.shards.tarwalk import walk
+from modalign.datasets.shards.verify import sha256_of, verify_shard
+from modalign.datasets.shards.writer import write_shards
 from modalign.zoo.errors import DataError
 
 
@@ -34,7 +34,7 @@ def adopt(folder, task="image-text"):
     shards = [
         ShardInfo(p.name, len(list(build_index(p).keys)), p.stat().st_size, sha256_of(p)) for p in sorted(folder.glob("*.tar"))
     ]
-    from modalign.datasets.manifest import Manifest
+    from modalign.datasets.shards.manifest import Manifest
 
     write_manifest(folder, Manifest(task, {"fields": {}, "languages": {}}, "", shards))
     return folder
@@ -66,7 +66,7 @@ def test_fields(shards):
 
 def test_many_open_files_are_bounded(tmp_path, samples, monkeypatch):
     write_shards(samples(30), tmp_path / "s", samples_per_shard=1)
-    monkeypatch.setattr("modalign.datasets.shards._OPEN_FILES", 4)
+    monkeypatch.setattr("modalign.datasets.shards.shard_set._OPEN_FILES", 4)
     source = ShardSet(tmp_path / "s")
     before = len(os.listdir("/proc/self/fd"))
     assert [raw.key for raw in source.samples(["txt"])] == source.keys
@@ -335,7 +335,7 @@ def test_hash_is_remembered_until_the_file_changes(shards, monkeypatch):
         hashed.append(path.name)
         return sha256_of(path)
 
-    monkeypatch.setattr("modalign.datasets.verify.sha256_of", counting)
+    monkeypatch.setattr("modalign.datasets.shards.verify.sha256_of", counting)
     list(ShardSet(shards).samples())
     assert hashed == []  # the writer has just hashed them
     os.utime(shards / "000004.tar", (1, 1))

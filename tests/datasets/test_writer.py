@@ -3,7 +3,7 @@ import os
 import pytest
 
 from modalign.datasets.shards import ShardSet
-from modalign.datasets.writer import write_shards
+from modalign.datasets.shards.writer import write_shards
 from modalign.zoo.errors import DataError
 
 

@@ -134,7 +134,7 @@ def test_a_truncated_shard_is_named(recipe_file, tiny_shards, tmp_path, capsys):
 
 
 def test_a_broken_image_and_a_missing_caption_are_named(recipe_file, picture_of, tmp_path, capsys):
-    from modalign.datasets.writer import write_shards
+    from modalign.datasets.shards.writer import write_shards
 
     def samples(bad_image):
         for number in range(20):

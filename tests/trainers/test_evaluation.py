@@ -46,7 +46,7 @@ def model(release):
 
 
 def write_set(folder, picture_of, samples):
-    from modalign.datasets.writer import write_shards
+    from modalign.datasets.shards.writer import write_shards
 
     def rows():
         for number, captions, fields in samples:

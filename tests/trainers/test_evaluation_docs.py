@@ -26,7 +26,7 @@ RECIPE = re.search(r"```yaml\n(evaluate:.*?)```", PAGE, re.S).group(1)
 @pytest.fixture(scope="module")
 def place(tiny_model, picture_of, tmp_path_factory):
     """A folder with the release, shards of 14 samples, and the page's files."""
-    from modalign.datasets.writer import write_shards
+    from modalign.datasets.shards.writer import write_shards
 
     def samples():
         for number in range(14):

@@ -109,7 +109,7 @@ def release(tiny_model, tmp_path_factory):
 @pytest.fixture(scope="module")
 def sets(picture_of, tmp_path_factory):
     """Size -> shards; pictures and captions come twice, so that scores tie."""
-    from modalign.datasets.writer import write_shards
+    from modalign.datasets.shards.writer import write_shards
 
     def samples(count, broken):
         for number in range(count):

@@ -5,7 +5,7 @@ import torch
 import yaml
 from PIL import Image
 
-from modalign.datasets.sheet import CELL
+from modalign.datasets.commands.sheet import CELL
 from modalign.trainers import train
 from modalign.trainers.cli import main
 from modalign.trainers.commands.inspect import build

@@ -171,7 +171,7 @@ def test_a_mixture_draws_by_weight(tiny_recipe, tiny_shards, tmp_path):
 
     from PIL import Image
 
-    from modalign.datasets.writer import write_shards
+    from modalign.datasets.shards.writer import write_shards
 
     def others():
         stream = io.BytesIO()
@@ -214,7 +214,7 @@ def test_other_evaluation_settings_are_measured_again(tiny_recipe):
 
 
 def test_bad_samples_are_skipped_counted_and_named(tiny_recipe, picture_of, tmp_path):
-    from modalign.datasets.writer import write_shards
+    from modalign.datasets.shards.writer import write_shards
 
     def samples():
         for number in range(40):

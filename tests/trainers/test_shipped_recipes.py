@@ -33,7 +33,7 @@ def toy_assets(tmp_path_factory, tiny_embedder, picture_of):
     from safetensors.torch import save_file
     from transformers import BertConfig, BertModel
 
-    from modalign.datasets.writer import write_shards
+    from modalign.datasets.shards.writer import write_shards
 
     root = tmp_path_factory.mktemp("assets")
     torch.manual_seed(0)

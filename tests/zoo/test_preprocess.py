@@ -6,7 +6,7 @@ import torch
 from PIL import Image, ImageDraw
 from timm.data import create_transform
 
-from modalign.zoo.encoders.preprocess import Augmentation, ImagePreprocess
+from modalign.zoo.encoders.image.preprocess import Augmentation, ImagePreprocess
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
 ALL = Augmentation(scale=0.4, flip=0.5, color=0.4)

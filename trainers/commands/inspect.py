@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from modalign.datasets.loader import Loader
-from modalign.datasets.plan import Draw
-from modalign.datasets.sample import decode_sample
+from modalign.datasets.commands.sheet import contact_sheet
+from modalign.datasets.decoding.sample import decode_sample
+from modalign.datasets.loading.loader import Loader
+from modalign.datasets.loading.plan import Draw
 from modalign.datasets.shards import ShardSet
-from modalign.datasets.sheet import contact_sheet
 from modalign.zoo.errors import DataError, RecipeError, nearest
 
 from ..console import console, print_table, quiet_libraries
@@ -188,7 +188,7 @@ def tokens_of(tokenizer: Any, ids: torch.Tensor, mask: torch.Tensor) -> str:
 
 
 def _show_shards(text: str, rows: int, out: str, allow_remote: list[str] | None) -> None:
-    from modalign.datasets.remote import remote_of
+    from modalign.datasets.remote.access import remote_of
 
     shards = ShardSet(text, remote=remote_of(allow_remote))
     shown = []

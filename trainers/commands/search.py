@@ -7,9 +7,9 @@ from typing import Any
 
 from PIL import Image
 
-from modalign.datasets.sample import decode_sample
+from modalign.datasets.commands.sheet import contact_sheet
+from modalign.datasets.decoding.sample import decode_sample
 from modalign.datasets.shards import ShardSet
-from modalign.datasets.sheet import contact_sheet
 
 from ..caches import caption_field
 from ..console import print_table, track

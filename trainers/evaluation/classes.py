@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
-from modalign.datasets.captions import UNKNOWN_LANGUAGE
-from modalign.datasets.sample import Sample, decode_sample
+from modalign.datasets.decoding.sample import Sample, decode_sample
 from modalign.datasets.shards import ShardSet
+from modalign.datasets.shards.captions import UNKNOWN_LANGUAGE
 from modalign.zoo.errors import DataError, nearest
 
 #: `classes: captions` takes names from the captions

@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from modalign.datasets.loader import EvalLoader
+from modalign.datasets.loading.loader import EvalLoader
 from modalign.zoo.errors import DataError, ModalignError
-from modalign.zoo.losses.distributed import rank, world_size
+from modalign.zoo.losses.parts.distributed import rank, world_size
 from modalign.zoo.metrics.over_ranks import gathered, gathered_rows
 
 T = TypeVar("T")

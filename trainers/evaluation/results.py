@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from modalign import zoo
+from modalign.datasets.commands.sheet import contact_sheet
 from modalign.datasets.shards import ShardSet
-from modalign.datasets.sheet import contact_sheet
 
 from ..commands.search import best_hits, picture_and_caption
 from ..console import console, print_table

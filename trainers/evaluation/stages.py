@@ -12,7 +12,7 @@ import torch
 from modalign import zoo
 from modalign.datasets.shards import ShardSet
 from modalign.zoo.errors import RecipeError
-from modalign.zoo.losses.distributed import rank, world_size
+from modalign.zoo.losses.parts.distributed import rank, world_size
 from modalign.zoo.metrics.over_ranks import agreed
 
 from ..console import track

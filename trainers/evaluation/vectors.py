@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 
-from modalign.datasets.loader import EvalLoader
+from modalign.datasets.loading.loader import EvalLoader
 from modalign.datasets.shards import ShardSet
-from modalign.zoo.encoders.base import OUTPUT
+from modalign.zoo.encoders.image.base import OUTPUT
 from modalign.zoo.errors import AssemblyError
 from modalign.zoo.families.dual_encoder import truncated
 from modalign.zoo.metrics.over_ranks import gathered

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import yaml
 
 from modalign.zoo.configure import fill
-from modalign.zoo.encoders.preprocess import Augmentation
+from modalign.zoo.encoders.image.preprocess import Augmentation
 
 
 @dataclass

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..encoders.open_clip_source import to_preprocess_cfg
-from ..encoders.open_clip_tokenize import HfClipTokenize
+from ..encoders.text.open_clip_tokenize import HfClipTokenize
 from ..errors import ReleaseError
 from .durable import put_in_place, staging_for
 from .open_clip import CONFIG, WEIGHTS

@@ -8,14 +8,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..encoders.base import ImageEncoder
-from ..encoders.long_text import LongTextTower
-from ..encoders.open_clip_image import OpenClipImageEncoder
-from ..encoders.open_clip_text import OpenClipTextEncoder
+from ..encoders.image.base import ImageEncoder
+from ..encoders.image.open_clip import OpenClipImageEncoder
+from ..encoders.image.timm import TimmImageEncoder
 from ..encoders.projection import MatrixProjection
-from ..encoders.text import TextEncoder
-from ..encoders.text_embedder import TextEmbedder
-from ..encoders.timm_image import TimmImageEncoder
+from ..encoders.text.base import TextEncoder
+from ..encoders.text.embedder import TextEmbedder
+from ..encoders.text.long_text import LongTextTower
+from ..encoders.text.open_clip import OpenClipTextEncoder
 from ..errors import ReleaseError
 from ..projectors.linear import LinearProjector
 from ..projectors.mlp import MlpProjector

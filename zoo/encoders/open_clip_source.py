@@ -6,7 +6,7 @@ from typing import Any
 
 from ..checkpoints.open_clip import HUB_CHOICES, OpenClipCheckpoint, folder_checkpoint, named_checkpoint
 from ..errors import ReleaseError
-from .preprocess import ImagePreprocess
+from .image.preprocess import ImagePreprocess
 from .sources import Source
 
 _INTERPOLATION = {"bicubic": "bicubic", "bilinear": "bilinear", "random": "bicubic"}

@@ -10,11 +10,11 @@ from typing import Any
 from torch import nn
 
 from ..configure import fill
-from ..encoders.base import ImageEncoder
-from ..encoders.clip_text import ClipTextConfig, ClipTextTower
-from ..encoders.image import ImageEncoderConfig
-from ..encoders.text import TextEncoder
-from ..encoders.text_embedder import TextEmbedderConfig, build_text_encoder
+from ..encoders.image.base import ImageEncoder
+from ..encoders.image.build import ImageEncoderConfig
+from ..encoders.text.base import TextEncoder
+from ..encoders.text.clip_text import ClipTextConfig, ClipTextTower
+from ..encoders.text.embedder import TextEmbedderConfig, build_text_encoder
 from ..errors import AssemblyError, RecipeError
 from ..projectors.base import Projector
 from ..registry import PROJECTORS

@@ -14,9 +14,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..configure import fill
-from ..encoders.base import ImageEncoder
-from ..encoders.image import build_image_encoder
-from ..encoders.text import TextEncoder
+from ..encoders.image.base import ImageEncoder
+from ..encoders.image.build import build_image_encoder
+from ..encoders.text.base import TextEncoder
 from ..errors import AssemblyError
 from .assembly import DualEncoderConfig, ProjectorConfig, build_projector, build_text_side
 

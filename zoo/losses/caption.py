@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .base import Loss, LossValue
-from .distributed import world_size
-from .linear_cross_entropy import linear_cross_entropy_sum
-from .precision import at_least_float32, no_autocast
-from .rows import check_chunk
+from .parts.distributed import world_size
+from .parts.linear_cross_entropy import linear_cross_entropy_sum
+from .parts.precision import at_least_float32, no_autocast
+from .parts.rows import check_chunk
 
 
 def caption_loss(logits: Tensor, labels: Tensor, pad_id: int = 0) -> Tensor:

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from ..errors import RecipeError
 from .base import Loss, LossValue
-from .pairs import Pairs, gathered_pairs, local_pairs
-from .precision import at_least_float32, no_autocast
-from .rows import check_chunk, hits, row_means
+from .parts.pairs import Pairs, gathered_pairs, local_pairs
+from .parts.precision import at_least_float32, no_autocast
+from .parts.rows import check_chunk, hits, row_means
 
 
 def clip_loss(

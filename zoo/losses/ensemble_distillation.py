@@ -14,9 +14,9 @@ from torch import Tensor
 from ..errors import RecipeError, nearest
 from .base import Loss, LossValue
 from .clip import contrast
-from .pairs import gathered_pairs, local_pairs
-from .rows import check_chunk
-from .soft_targets import Average, Scored, soft_contrast
+from .parts.pairs import gathered_pairs, local_pairs
+from .parts.rows import check_chunk
+from .parts.soft_targets import Average, Scored, soft_contrast
 
 
 def ensemble_distillation(

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from .base import Loss, LossValue
-from .candidates import candidates_loss, gathered_negatives
-from .pairs import gathered_pairs
-from .precision import at_least_float32
-from .rows import check_chunk
+from .parts.candidates import candidates_loss, gathered_negatives
+from .parts.pairs import gathered_pairs
+from .parts.precision import at_least_float32
+from .parts.rows import check_chunk
 
 
 def explicit_negatives_loss(

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from .base import Loss, LossValue
-from .distributed import gather, world_size
-from .precision import at_least_float32, no_autocast
+from .parts.distributed import gather, world_size
+from .parts.precision import at_least_float32, no_autocast
 
 Reduction = Literal["sum", "mean"]
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ..errors import AssemblyError
-from .replay import Circumstances
+from .parts.replay import Circumstances
 
 Forward = Callable[[Any], Mapping[str, Any]]
 SHARED = ("logit_scale", "logit_bias", "caption_head")

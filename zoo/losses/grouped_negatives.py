@@ -13,10 +13,10 @@ from torch import Tensor
 
 from ..errors import AssemblyError, RecipeError
 from .base import Loss, LossValue
-from .candidates import candidates_loss
-from .distributed import gather, rank
-from .precision import at_least_float32
-from .rows import check_chunk
+from .parts.candidates import candidates_loss
+from .parts.distributed import gather, rank
+from .parts.precision import at_least_float32
+from .parts.rows import check_chunk
 
 
 def grouped_negatives_loss(

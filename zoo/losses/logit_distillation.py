@@ -12,9 +12,9 @@ from typing import Any
 from torch import Tensor
 
 from .base import Loss, LossValue
-from .pairs import gathered_pairs, local_pairs
-from .rows import check_chunk
-from .soft_targets import Scored, soft_contrast
+from .parts.pairs import gathered_pairs, local_pairs
+from .parts.rows import check_chunk
+from .parts.soft_targets import Scored, soft_contrast
 
 
 def logit_distillation(

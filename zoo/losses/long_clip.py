@@ -12,11 +12,11 @@ from torch import Tensor
 
 from .base import Loss, LossValue
 from .clip import contrast
-from .distributed import gather, rank
-from .pairs import Pairs, gathered_pairs, local_pairs
-from .precision import at_least_float32
-from .principal_components import principal_reconstruction
-from .rows import check_chunk
+from .parts.distributed import gather, rank
+from .parts.pairs import Pairs, gathered_pairs, local_pairs
+from .parts.precision import at_least_float32
+from .parts.principal_components import principal_reconstruction
+from .parts.rows import check_chunk
 
 
 def long_clip_loss(

@@ -16,7 +16,7 @@ from ..configure import fill
 from ..errors import AssemblyError, RecipeError
 from ..registry import LOSSES
 from .base import Loss, LossValue
-from .precision import at_least_float32
+from .parts.precision import at_least_float32
 
 
 def prefix(vectors: Tensor, width: int) -> Tensor:

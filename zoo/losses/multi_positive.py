@@ -14,10 +14,10 @@ from torch import Tensor
 
 from ..errors import RecipeError, nearest
 from .base import Loss, LossValue
-from .distributed import gather
-from .pairs import Pairs, gathered_pairs, local_pairs
-from .precision import no_autocast
-from .rows import check_chunk, row_means
+from .parts.distributed import gather
+from .parts.pairs import Pairs, gathered_pairs, local_pairs
+from .parts.precision import no_autocast
+from .parts.rows import check_chunk, row_means
 
 Duplicates = Literal["positives", "masked"]
 

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from .base import Loss, LossValue
-from .candidates import candidates_loss, gathered_negatives
 from .explicit_negatives import explicit_negatives_loss
-from .pairs import gathered_pairs
-from .rows import check_chunk
+from .parts.candidates import candidates_loss, gathered_negatives
+from .parts.pairs import gathered_pairs
+from .parts.rows import check_chunk
 
 
 def negclip_loss(

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from .base import Loss, LossValue
-from .pairs import Pairs, gathered_pairs, local_pairs
-from .precision import no_autocast
-from .rows import check_chunk, hits, row_means
+from .parts.pairs import Pairs, gathered_pairs, local_pairs
+from .parts.precision import no_autocast
+from .parts.rows import check_chunk, hits, row_means
 
 
 def reweighted_negatives_loss(

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from ..errors import RecipeError, nearest
 from .base import Loss, LossValue
-from .exchange import Exchange, blocks
-from .precision import at_least_float32, no_autocast
-from .rows import check_chunk, row_means
+from .parts.exchange import Exchange, blocks
+from .parts.precision import at_least_float32, no_autocast
+from .parts.rows import check_chunk, row_means
 
 
 def siglip_loss(

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .base import Loss, LossValue
-from .distributed import gather
 from .feature_distillation import Reduction
-from .precision import at_least_float32, no_autocast
+from .parts.distributed import gather
+from .parts.precision import at_least_float32, no_autocast
 
 Distance = Literal["l2", "sq_l2"]
 Penalty = Literal["smooth_l1", "l1", "l2"]

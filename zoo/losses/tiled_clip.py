@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .base import Loss, LossValue
-from .distributed import check_equal_rows
-from .precision import at_least_float32, no_autocast
-from .rows import check_chunk
-from .tiles import LogSum, Side, Tiles, add_gradients, add_log_sums, ring
+from .parts.distributed import check_equal_rows
+from .parts.precision import at_least_float32, no_autocast
+from .parts.rows import check_chunk
+from .parts.tiles import LogSum, Side, Tiles, add_gradients, add_log_sums, ring
 
 
 def tiled_clip_loss(image: Tensor, text: Tensor, logit_scale: Tensor, *, tile: int | None = None) -> Tensor:

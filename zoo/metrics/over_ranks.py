@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ..losses.distributed import rank, world_size
+from ..losses.parts.distributed import rank, world_size
 
 T = TypeVar("T")
 

@@ -27,7 +27,7 @@ def convert(sources: Mapping[str, Path], out: Path) -> None:
     Raises:
         AssetError: If a row or a photograph is missing or wrong; the message names it.
     """
-    from ...writer import write_shards
+    from ...shards.writer import write_shards
 
     folder = sources["local"]
     rows = list(_rows(folder / "captions.jsonl"))

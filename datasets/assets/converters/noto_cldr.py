@@ -37,7 +37,7 @@ def convert(sources: Mapping[str, Path], out: Path) -> None:
     Raises:
         AssetError: If a package does not hold what is expected.
     """
-    from ...writer import write_shards
+    from ...shards.writer import write_shards
 
     local = sources.get("local")
     if local:

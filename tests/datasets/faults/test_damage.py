@@ -5,12 +5,12 @@ import os
 
 import pytest
 
-from modalign.datasets.check import check
-from modalign.datasets.loader import Loader
-from modalign.datasets.plan import BatchPlan
+from modalign.datasets.commands.check import check
+from modalign.datasets.loading.loader import Loader
+from modalign.datasets.loading.plan import BatchPlan
 from modalign.datasets.shards import ShardSet
-from modalign.datasets.tarwalk import walk
-from modalign.datasets.verify import sha256_of
+from modalign.datasets.shards.tarwalk import walk
+from modalign.datasets.shards.verify import sha256_of
 from modalign.zoo.errors import DataError
 
 BAD = "000002.tar"  # samples 18 to 26 of 50

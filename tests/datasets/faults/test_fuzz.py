@@ -15,15 +15,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from modalign.datasets.foreign import index_folder
-from modalign.datasets.index import ShardIndex, build_index, index_path, parse_index
-from modalign.datasets.locations import parse_location
-from modalign.datasets.manifest import ShardInfo, parse_manifest, read_manifest
-from modalign.datasets.sample import decode_sample
+from modalign.datasets.decoding.sample import decode_sample
 from modalign.datasets.shards import ShardSet
-from modalign.datasets.tarwalk import walk
-from modalign.datasets.verify import sha256_of
-from modalign.datasets.writer import write_shards
+from modalign.datasets.shards.foreign import index_folder
+from modalign.datasets.shards.index import ShardIndex, build_index, index_path, parse_index
+from modalign.datasets.shards.locations import parse_location
+from modalign.datasets.shards.manifest import ShardInfo, parse_manifest, read_manifest
+from modalign.datasets.shards.tarwalk import walk
+from modalign.datasets.shards.verify import sha256_of
+from modalign.datasets.shards.writer import write_shards
 from modalign.zoo.errors import ModalignError
 
 FUZZ = settings(
@@ -303,7 +303,7 @@ def test_any_text_as_a_location(text):
 @FUZZ
 @given(content=JSON, text=st.none() | st.text(max_size=10))
 def test_any_json_as_captions(content, text):
-    from modalign.datasets.shards import RawSample
+    from modalign.datasets.shards.shard_set import RawSample
 
     members = {"json": json.dumps(content).encode("utf-8", "surrogatepass")} | ({} if text is None else {"txt": text.encode()})
     try:

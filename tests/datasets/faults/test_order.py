@@ -10,11 +10,11 @@ from collections import Counter
 
 import pytest
 
-from modalign.datasets.base_loader import PlannedTasks
-from modalign.datasets.loader import EvalLoader, Loader
-from modalign.datasets.plan import BatchPlan, rank_slice
+from modalign.datasets.loading.base import PlannedTasks
+from modalign.datasets.loading.loader import EvalLoader, Loader
+from modalign.datasets.loading.plan import BatchPlan, rank_slice
 from modalign.datasets.shards import ShardSet
-from modalign.datasets.writer import write_shards
+from modalign.datasets.shards.writer import write_shards
 from modalign.zoo.errors import DataError
 
 

@@ -9,8 +9,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from modalign.datasets.decode import decode_member
-from modalign.datasets.sample import decode_sample
+from modalign.datasets.decoding.sample import decode_sample
+from modalign.datasets.decoding.table import decode_member
 from modalign.datasets.shards import ShardSet
 from modalign.trainers.recipe import DataConfig
 from modalign.trainers.stage_data import open_sources

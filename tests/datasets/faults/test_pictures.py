@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from modalign.datasets.loader import Loader
-from modalign.datasets.plan import BatchPlan
+from modalign.datasets.loading.loader import Loader
+from modalign.datasets.loading.plan import BatchPlan
 from modalign.datasets.shards import ShardSet
 from modalign.trainers.examples import CaptionChoice, PairCollate, PairExample
-from modalign.zoo.encoders.preprocess import Augmentation, ImagePreprocess
+from modalign.zoo.encoders.image.preprocess import Augmentation, ImagePreprocess
 from modalign.zoo.errors import DataError
 
 from ..test_decode import bomb

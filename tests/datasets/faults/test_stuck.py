@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from modalign.datasets.loader import EvalLoader, Loader
-from modalign.datasets.plan import BatchPlan
+from modalign.datasets.loading.loader import EvalLoader, Loader
+from modalign.datasets.loading.plan import BatchPlan
 from modalign.datasets.shards import ShardSet
 from modalign.zoo.errors import DataError
 

@@ -8,11 +8,11 @@ import time
 
 import pytest
 
-from modalign.datasets.loader import Loader
-from modalign.datasets.plan import BatchPlan
-from modalign.datasets.remote import Remote
+from modalign.datasets.loading.loader import Loader
+from modalign.datasets.loading.plan import BatchPlan
+from modalign.datasets.remote.access import Remote
 from modalign.datasets.shards import ShardSet
-from modalign.datasets.writer import write_shards
+from modalign.datasets.shards.writer import write_shards
 from modalign.zoo.errors import DataError
 
 from ..test_foreign import img2dataset, jpeg

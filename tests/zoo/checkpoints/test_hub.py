@@ -15,8 +15,8 @@ import torch
 from modalign import zoo
 from modalign.zoo.checkpoints import hub
 from modalign.zoo.checkpoints.release import save_release
-from modalign.zoo.encoders.image import ImageEncoderConfig, build_image_encoder
-from modalign.zoo.encoders.text_embedder import TextEmbedderConfig, build_text_encoder
+from modalign.zoo.encoders.image.build import ImageEncoderConfig, build_image_encoder
+from modalign.zoo.encoders.text.embedder import TextEmbedderConfig, build_text_encoder
 from modalign.zoo.errors import AssetError, ReleaseError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

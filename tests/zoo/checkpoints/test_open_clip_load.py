@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from modalign import zoo
 from modalign.zoo.checkpoints import open_clip as checkpoints
 from modalign.zoo.checkpoints.release import find_release, read_release, save_release
-from modalign.zoo.encoders.image import ImageEncoderConfig, build_image_encoder
-from modalign.zoo.encoders.text_embedder import TextEmbedderConfig, build_text_encoder
+from modalign.zoo.encoders.image.build import ImageEncoderConfig, build_image_encoder
+from modalign.zoo.encoders.text.embedder import TextEmbedderConfig, build_text_encoder
 from modalign.zoo.errors import AssemblyError, NameGrammarError, ReleaseError
 from modalign.zoo.registry import FAMILIES
 

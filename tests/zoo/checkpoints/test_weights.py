@@ -20,8 +20,8 @@ from modalign.zoo.checkpoints.weights import (
     unshared,
     weight_names,
 )
-from modalign.zoo.encoders.image import ImageEncoderConfig, build_image_encoder
-from modalign.zoo.encoders.text_embedder import TextEmbedderConfig, build_text_encoder
+from modalign.zoo.encoders.image.build import ImageEncoderConfig, build_image_encoder
+from modalign.zoo.encoders.text.embedder import TextEmbedderConfig, build_text_encoder
 from modalign.zoo.errors import ModalignError, ReleaseError
 
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(2.5), "c": torch.zeros(0, 4)}

@@ -5,7 +5,7 @@ import pickle
 import pytest
 import torch
 
-from modalign.zoo.encoders.clip_text import ClipTextConfig, ClipTextTower
+from modalign.zoo.encoders.text.clip_text import ClipTextConfig, ClipTextTower
 
 SMALL = ClipTextConfig(context_length=12, width=16, heads=2, layers=2, embed_dim=10)
 CLIP_TEXTS = [

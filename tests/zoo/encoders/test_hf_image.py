@@ -11,7 +11,7 @@ from PIL import Image
 
 from modalign import zoo
 from modalign.zoo.checkpoints.release import save_release
-from modalign.zoo.encoders.image import ImageEncoderConfig, build_image_encoder
+from modalign.zoo.encoders.image.build import ImageEncoderConfig, build_image_encoder
 from modalign.zoo.errors import AssemblyError, NameGrammarError, ReleaseError
 from modalign.zoo.registry import FAMILIES
 

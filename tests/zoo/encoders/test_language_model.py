@@ -7,8 +7,8 @@ import pytest
 import torch
 import transformers
 
-from modalign.zoo.encoders.image import ImageEncoderConfig, build_image_encoder
-from modalign.zoo.encoders.text_embedder import TextEmbedderConfig, build_text_encoder
+from modalign.zoo.encoders.image.build import ImageEncoderConfig, build_image_encoder
+from modalign.zoo.encoders.text.embedder import TextEmbedderConfig, build_text_encoder
 from modalign.zoo.errors import AssemblyError, ReleaseError
 
 SIZE = {"vocab_size": 80, "bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}

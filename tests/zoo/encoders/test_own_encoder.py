@@ -8,10 +8,10 @@ from torch import nn
 
 from modalign import zoo
 from modalign.zoo.checkpoints.release import save_release
-from modalign.zoo.encoders.base import ImageEncoder
-from modalign.zoo.encoders.image import ImageEncoderConfig, build_image_encoder
-from modalign.zoo.encoders.preprocess import ImagePreprocess
-from modalign.zoo.encoders.text import TextEncoder
+from modalign.zoo.encoders.image.base import ImageEncoder
+from modalign.zoo.encoders.image.build import ImageEncoderConfig, build_image_encoder
+from modalign.zoo.encoders.image.preprocess import ImagePreprocess
+from modalign.zoo.encoders.text.base import TextEncoder
 from modalign.zoo.errors import AssemblyError
 from modalign.zoo.registry import ENCODERS, FAMILIES
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from modalign.zoo.encoders.positional_stretch import stretch_positions
+from modalign.zoo.encoders.text.positional_stretch import stretch_positions
 from modalign.zoo.errors import AssemblyError
 
 

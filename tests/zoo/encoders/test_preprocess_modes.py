@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from modalign.zoo.encoders.preprocess import ImagePreprocess
+from modalign.zoo.encoders.image.preprocess import ImagePreprocess
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
 

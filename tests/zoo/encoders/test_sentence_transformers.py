@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from modalign import zoo
 from modalign.zoo.checkpoints.release import save_release
-from modalign.zoo.encoders.text_embedder import TextEmbedderConfig, build_text_encoder
+from modalign.zoo.encoders.text.embedder import TextEmbedderConfig, build_text_encoder
 from modalign.zoo.errors import AssemblyError, ReleaseError
 from modalign.zoo.registry import FAMILIES
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from modalign.zoo.encoders.pooling import pool
-from modalign.zoo.encoders.text_embedder import TextEmbedderConfig, build_text_encoder
+from modalign.zoo.encoders.text.embedder import TextEmbedderConfig, build_text_encoder
+from modalign.zoo.encoders.text.pooling import pool
 from modalign.zoo.errors import AssemblyError, NameGrammarError, ReleaseError
 
 

@@ -9,8 +9,8 @@ import timm
 import torch
 from PIL import Image
 
-from modalign.zoo.encoders.image import ImageEncoderConfig, build_image_encoder
-from modalign.zoo.encoders.timm_image import checkpoint_trunk
+from modalign.zoo.encoders.image.build import ImageEncoderConfig, build_image_encoder
+from modalign.zoo.encoders.image.timm import checkpoint_trunk
 from modalign.zoo.errors import AssemblyError, NameGrammarError, ReleaseError
 
 CUTTABLE = ["test_efficientnet", "test_efficientnet_gn", "test_vit", "test_vit3", "test_vit4", "mobilenetv3_small_050"]

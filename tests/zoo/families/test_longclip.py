@@ -9,7 +9,7 @@ import torch
 
 from modalign import zoo
 from modalign.zoo.checkpoints.release import save_release
-from modalign.zoo.encoders.positional_stretch import stretch_positions
+from modalign.zoo.encoders.text.positional_stretch import stretch_positions
 from modalign.zoo.errors import AssemblyError, RecipeError, ReleaseError
 from modalign.zoo.registry import FAMILIES
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from modalign.zoo.errors import RecipeError
 from modalign.zoo.losses.caption import CaptionLoss, caption_loss
 from modalign.zoo.losses.clip import clip_loss
-from modalign.zoo.losses.linear_cross_entropy import linear_cross_entropy
+from modalign.zoo.losses.parts.linear_cross_entropy import linear_cross_entropy
 
 
 def test_coca_equals_the_official_loss_and_gradients(golden, leaf):

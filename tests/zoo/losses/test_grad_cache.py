@@ -11,9 +11,9 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from modalign.zoo.errors import AssemblyError
-from modalign.zoo.losses.chunks import split_rows
 from modalign.zoo.losses.clip import ClipLoss
 from modalign.zoo.losses.grad_cache import cached_forward
+from modalign.zoo.losses.parts.chunks import split_rows
 from modalign.zoo.losses.siglip import SigLipLoss
 
 ROWS = 8

@@ -6,7 +6,7 @@ import torch
 from modalign.zoo.errors import RecipeError
 from modalign.zoo.losses.clip import clip_loss
 from modalign.zoo.losses.long_clip import LongClipLoss, long_clip_loss
-from modalign.zoo.losses.principal_components import principal_reconstruction
+from modalign.zoo.losses.parts.principal_components import principal_reconstruction
 
 
 def by_decomposition(rows, components):

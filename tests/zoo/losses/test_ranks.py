@@ -10,8 +10,8 @@ import torch.nn.functional as F
 
 from modalign.zoo.errors import AssemblyError, RecipeError
 from modalign.zoo.losses.clip import ClipLoss, clip_loss
-from modalign.zoo.losses.distributed import gather
-from modalign.zoo.losses.exchange import pass_both_ways
+from modalign.zoo.losses.parts.distributed import gather
+from modalign.zoo.losses.parts.exchange import pass_both_ways
 from modalign.zoo.registry import LOSSES
 
 ROWS, NEGATIVES, TOKENS, WORDS = 12, 2, 5, 7

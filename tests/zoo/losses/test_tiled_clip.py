@@ -9,8 +9,8 @@ import torch
 
 from modalign.zoo.errors import RecipeError
 from modalign.zoo.losses.clip import clip_loss
+from modalign.zoo.losses.parts.tiles import LogSum, Tiles, add_log_sums
 from modalign.zoo.losses.tiled_clip import TiledClipLoss, tiled_clip_loss
-from modalign.zoo.losses.tiles import LogSum, Tiles, add_log_sums
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-10}
 

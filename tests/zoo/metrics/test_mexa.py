@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from modalign.zoo.encoders.pooling import pool
+from modalign.zoo.encoders.text.pooling import pool
 from modalign.zoo.errors import AssemblyError, DataError
 from modalign.zoo.metrics.mexa import chance_mexa, mexa, mexa_by_layer, over_layers
 from modalign.zoo.metrics.sentence_vectors import last_token, position_weighted

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ...checkpoints.weights import load_strictly
-from ...encoders.timm_cuts import checkpointed
+from ...encoders.image.timm_cuts import checkpointed
 
 
 def build_decoder(cfg: dict[str, Any], state: dict[str, Tensor] | None, shown: str) -> Any:

@@ -13,10 +13,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ...checkpoints.open_clip import CONFIG
-from ...encoders.open_clip_image import OpenClipImageEncoder
+from ...encoders.image.open_clip import OpenClipImageEncoder
 from ...encoders.open_clip_source import checkpoint_of
-from ...encoders.open_clip_text import OpenClipTextEncoder
 from ...encoders.sources import open_source, read_json
+from ...encoders.text.open_clip import OpenClipTextEncoder
 from ...errors import AssemblyError
 from ..dual_encoder import DualEncoder, DualEncoderConfig
 from .decoder import build_decoder, decode, greedy
@@ -126,7 +126,7 @@ class CocaModel(DualEncoder):
 
     def quick_gelu(self) -> dict[str, bool]:
         """See `DualEncoder.quick_gelu`."""
-        from ...encoders.base import uses_quick_gelu
+        from ...encoders.image.base import uses_quick_gelu
 
         return {**super().quick_gelu(), "decoder": uses_quick_gelu(self.decoder)}
 

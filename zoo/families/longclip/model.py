@@ -11,10 +11,10 @@ from typing import Any
 
 from torch import nn
 
-from ...encoders.base import ImageEncoder
-from ...encoders.long_text import LongTextTower
-from ...encoders.open_clip_text import OpenClipTextEncoder
-from ...encoders.text import TextEncoder
+from ...encoders.image.base import ImageEncoder
+from ...encoders.text.base import TextEncoder
+from ...encoders.text.long_text import LongTextTower
+from ...encoders.text.open_clip import OpenClipTextEncoder
 from ...errors import AssemblyError, RecipeError
 from ..assembly import build_text_side
 from ..dual_encoder import DualEncoder, DualEncoderConfig

@@ -1,0 +1,1 @@
+"""The commands of `modalign data` that only read."""

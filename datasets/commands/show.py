@@ -1,0 +1,57 @@
+"""`modalign data show`: look at the data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from modalign.zoo.errors import DataError
+
+from ..decoding.sample import Sample, decode_sample
+from ..loading.order import permutation
+from ..shards.shard_set import ShardSet
+from .sheet import contact_sheet
+
+
+def show(shards: str, out: str = "contact_sheet.png", n: int = 16, *, lang: str = "", seed: int = -1) -> None:
+    """Draws samples with their captions on a contact sheet and prints the captions.
+
+    Args:
+        shards: The folder of shards.
+        out: Path of the PNG.
+        n: How many samples.
+        lang: Show captions of this language only; else the primary caption and the language of each.
+        seed: -1: the first samples; else a random choice with this seed.
+
+    Raises:
+        DataError: If a sample cannot be decoded, has no image, or no sample has captions of that language.
+    """
+    source = ShardSet(shards)
+    if n < 1:
+        raise DataError(f"n is {n}; at least one sample must be shown")
+    numbers = range(len(source)) if seed < 0 else permutation(len(source), "show", seed).tolist()
+    samples: list[Sample] = []
+    for number in numbers:
+        sample = decode_sample(source.read(number))
+        if not lang or lang in sample.captions:
+            samples.append(sample)
+        if len(samples) == n:
+            break
+    if not samples:
+        known = ", ".join(source.manifest.schema.get("languages", {}))
+        raise DataError(f"{source.folder}: no sample has a caption in {lang!r}; languages: {known}")
+    for sample in samples:
+        if not sample.images:
+            raise DataError(f"{source.folder}: sample {sample.key!r} has no image to show")
+    captions = [_caption(sample, lang) for sample in samples]
+    title = f"{source.folder.name}: {len(samples)} of {len(source)} samples"
+    path = contact_sheet([sample.images[0] for sample in samples], captions, Path(out), title)
+    for sample, caption in zip(samples, captions, strict=True):
+        print(f"{sample.key}: {caption}")
+    print(f"written: {path}")
+
+
+def _caption(sample: Sample, lang: str) -> str:
+    language = lang or next(iter(sample.captions), "")
+    texts = sample.captions.get(language, [""])
+    more = sum(len(others) for others in sample.captions.values()) - 1
+    return f"[{language}] {texts[0]}" + (f" (+{more})" if more > 0 else "")

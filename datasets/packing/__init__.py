@@ -1,0 +1,1 @@
+"""Making shards: of tables and folders, and of other shards."""

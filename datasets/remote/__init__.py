@@ -1,0 +1,1 @@
+"""Shards on other machines: who may be asked, and what is kept of the answers."""

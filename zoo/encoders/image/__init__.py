@@ -1,0 +1,1 @@
+"""Image encoders: the contract, one file per library, and the preprocessing that each brings along."""

@@ -1,0 +1,1 @@
+"""Text encoders: the contract, one file per library, tokenizers, pooling."""

@@ -1,0 +1,1 @@
+"""What several losses are made of: rows, tiles, targets, and the exchange between ranks."""
