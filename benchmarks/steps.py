@@ -23,7 +23,7 @@ from modalign.trainers.console import quiet_libraries
 from modalign.trainers.objective import Objective
 from modalign.trainers.recipe import StageConfig
 from modalign.trainers.roles import freeze, select
-from modalign.trainers.task import AlignmentTask
+from modalign.trainers.task import TrainingTask
 
 #: name -> (image side, patch, image width, image layers, text context, text width, text heads, text layers, joint width)
 SHAPES = {
@@ -145,7 +145,7 @@ def our_steps(
     folder = Path(tempfile.mkdtemp(prefix="modalign-bench-"))
 
     def run() -> float:
-        task = AlignmentTask(model, Objective(settings.losses), trained, settings, watch.steps, 0, compiles=compiled)
+        task = TrainingTask(model, Objective(settings.losses), trained, settings, watch.steps, 0, compiles=compiled)
         batch = len(watch.batches[0]["keys"])
         trainer = pl.Trainer(
             accelerator="gpu" if watch.device.type == "cuda" else "cpu",

@@ -40,7 +40,7 @@ from .recipe import DataConfig, Recipe
 from .roles import TrainedParameter, freeze, select, set_dropout, set_grad_checkpointing, table
 from .stage_data import Needs, build_loader, check_cuts, eval_features, needs_of, open_shards
 from .stream import StageStream
-from .task import AlignmentTask, self_teacher
+from .task import TrainingTask, self_teacher
 
 
 @dataclass
@@ -137,7 +137,7 @@ def _assemble(
     objective: Objective,
     trained: list[TrainedParameter],
     teachers: list[Any],
-) -> tuple[pl.Trainer, AlignmentTask, StageStream]:
+) -> tuple[pl.Trainer, TrainingTask, StageStream]:
     stage, data = recipe.stages[place.name], recipe.stage_data(place.name)
     world = find_world(recipe.trainer)
     loader = build_loader(
@@ -156,7 +156,7 @@ def _assemble(
     stream = StageStream(loader, steps)
     epochs = steps / len(loader)
     console.print(f"{data.batch_size} samples per step, {len(loader)} steps per epoch, {steps} steps = {epochs:.4g} epochs")
-    task = AlignmentTask(
+    task = TrainingTask(
         start.model,
         objective,
         trained,
@@ -244,7 +244,7 @@ def _resume_from(place: Place, trainer: pl.Trainer, strict: bool) -> Path | None
     return checkpoint
 
 
-def _whole_model(recipe: Recipe, name: str, release_of: StageRelease, task: AlignmentTask) -> Any:
+def _whole_model(recipe: Recipe, name: str, release_of: StageRelease, task: TrainingTask) -> Any:
     """The trained model in one piece: the task's own, or a new one with the gathered weights where the task's is sharded."""
     if not is_sharded(task.model):
         return task.model
@@ -274,7 +274,7 @@ def _take_best(model: Any, trainer: pl.Trainer, place: Place) -> dict[str, Any]:
     return {"metric": validate.settings.metric, "best": validate.best, "best_step": validate.best_step}
 
 
-def _skipped(task: AlignmentTask, stream: StageStream) -> dict[str, int]:
+def _skipped(task: TrainingTask, stream: StageStream) -> dict[str, int]:
     """How many samples and steps were left out as bad, said and recorded."""
     count, steps = len(stream.loader.quarantine.entries), task.guard.skipped
     if steps:
@@ -284,7 +284,7 @@ def _skipped(task: AlignmentTask, stream: StageStream) -> dict[str, int]:
     return ({"skipped_samples": count} if count else {}) | ({"skipped_steps": steps} if steps else {})
 
 
-def _second_caption_share(task: AlignmentTask, stream: StageStream) -> dict[str, float]:
+def _second_caption_share(task: TrainingTask, stream: StageStream) -> dict[str, float]:
     """How many samples have a second caption, where losses use one; the others' term is dropped."""
     needs: Needs = needs_of(task.objective.inputs())
     if not needs.second:

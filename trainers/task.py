@@ -24,7 +24,7 @@ from .recipe import StageConfig
 from .roles import TrainedParameter, set_modes
 
 
-class AlignmentTask(pl.LightningModule):
+class TrainingTask(pl.LightningModule):
     """Trains the selected parameters of a model on an objective.
 
     Checkpoints hold what changes in the stage (trained parameters, their batch-norm statistics, an averaging teacher) and no more:
@@ -174,7 +174,7 @@ class AlignmentTask(pl.LightningModule):
             "lr_scheduler": {"scheduler": build_schedule(optimizer, self.stage, self.steps), "interval": "step"},
         }
 
-    def train(self, mode: bool = True) -> AlignmentTask:
+    def train(self, mode: bool = True) -> TrainingTask:
         """Training mode only where something trains: see `set_modes`."""
         super().train(False)
         self.training = mode

@@ -83,9 +83,9 @@ def test_a_stopped_run_goes_on_exactly(tiny_recipe, tmp_path, workers, monkeypat
     tiny_recipe["data"]["num_workers"] = 0
     whole = train(tiny_recipe | {"run_dir": str(tmp_path / "whole")})
 
-    from modalign.trainers.task import AlignmentTask
+    from modalign.trainers.task import TrainingTask
 
-    original, calls = AlignmentTask.training_step, []
+    original, calls = TrainingTask.training_step, []
 
     def stop_later(self, batch, index):
         calls.append(index)
@@ -93,10 +93,10 @@ def test_a_stopped_run_goes_on_exactly(tiny_recipe, tmp_path, workers, monkeypat
             raise RuntimeError("power cut")
         return original(self, batch, index)
 
-    monkeypatch.setattr(AlignmentTask, "training_step", stop_later)
+    monkeypatch.setattr(TrainingTask, "training_step", stop_later)
     with pytest.raises(RuntimeError, match="power cut"):
         train(tiny_recipe | {"run_dir": str(tmp_path / "part")})
-    monkeypatch.setattr(AlignmentTask, "training_step", original)
+    monkeypatch.setattr(TrainingTask, "training_step", original)
     part = train(load_recipe(tiny_recipe | {"run_dir": str(tmp_path / "part")}))
     for stage in ("teacher", "inherit", "tune"):
         ours, theirs = (weights(run / "stages" / stage / "release") for run in (part, whole))
@@ -126,7 +126,7 @@ def test_self_distillation_is_zero_at_the_start(tiny_recipe):
 
 @pytest.mark.parametrize(("decay", "follows"), [(1.0, False), (0.9, True)])
 def test_teacher_is_frozen_or_follows(tiny_recipe, decay, follows, monkeypatch):
-    from modalign.trainers.task import AlignmentTask
+    from modalign.trainers.task import TrainingTask
 
     seen = {}
 
@@ -138,9 +138,9 @@ def test_teacher_is_frozen_or_follows(tiny_recipe, decay, follows, monkeypatch):
     tiny_recipe["stages"] = {"tune": stage}
     first = {}
     monkeypatch.setattr(
-        AlignmentTask, "on_train_start", lambda self: first.update({n: v.clone() for n, v in self.teacher.state_dict().items()})
+        TrainingTask, "on_train_start", lambda self: first.update({n: v.clone() for n, v in self.teacher.state_dict().items()})
     )
-    monkeypatch.setattr(AlignmentTask, "on_train_end", spy)
+    monkeypatch.setattr(TrainingTask, "on_train_end", spy)
     train(tiny_recipe)
     name = "text_projector.out.1.weight"
     assert not torch.equal(seen["model"][name], first[name])
@@ -149,14 +149,14 @@ def test_teacher_is_frozen_or_follows(tiny_recipe, decay, follows, monkeypatch):
 
 
 def test_bfloat16_trains_and_losses_stay_float32(tiny_recipe, monkeypatch):
-    from modalign.trainers.task import AlignmentTask
+    from modalign.trainers.task import TrainingTask
 
     seen = {}
 
     def spy(self, outputs, batch, batch_index):
         seen.update({name: value.dtype for name, value in self.latest.items() if name == "loss"})
 
-    monkeypatch.setattr(AlignmentTask, "on_train_batch_end", spy)
+    monkeypatch.setattr(TrainingTask, "on_train_batch_end", spy)
     tiny_recipe["stages"] = {"tune": tiny_recipe["stages"]["tune"] | {"epochs": 1, "validate": None}}
     tiny_recipe["evaluate"] = None
     tiny_recipe["trainer"]["precision"] = "bf16-mixed"

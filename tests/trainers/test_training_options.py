@@ -116,17 +116,17 @@ def test_compiled_blocks_change_nothing(clip_stage, tmp_path):
 
 def test_the_average_is_released_and_resumed(clip_stage, tmp_path, monkeypatch):
     """The released weights are the average of the steps' weights, also when the run stopped in between."""
-    from modalign.trainers.task import AlignmentTask
+    from modalign.trainers.task import TrainingTask
 
     clip_stage["stages"]["clip"]["ema"] = 0.5
     seen = []
-    original = AlignmentTask.on_train_batch_start
+    original = TrainingTask.on_train_batch_start
 
     def watch(self, batch, index):
         seen.append((self.global_step, self.model.image_projector.linear.weight.detach().clone()))
         return original(self, batch, index)
 
-    monkeypatch.setattr(AlignmentTask, "on_train_batch_start", watch)
+    monkeypatch.setattr(TrainingTask, "on_train_batch_start", watch)
     run = train(clip_stage | {"run_dir": str(tmp_path / "whole")})
     averaged = weights(run)["image_projector.linear.weight"]
 
@@ -142,11 +142,11 @@ def test_the_average_is_released_and_resumed(clip_stage, tmp_path, monkeypatch):
         if self.global_step == 7:
             raise RuntimeError("power cut")
 
-    monkeypatch.setattr(AlignmentTask, "on_train_batch_start", cut)
+    monkeypatch.setattr(TrainingTask, "on_train_batch_start", cut)
     part = clip_stage | {"run_dir": str(tmp_path / "part")}
     with pytest.raises(RuntimeError, match="power cut"):
         train(part)
-    monkeypatch.setattr(AlignmentTask, "on_train_batch_start", original)
+    monkeypatch.setattr(TrainingTask, "on_train_batch_start", original)
     torch.testing.assert_close(weights(train(part)), weights(run))
 
 

@@ -92,21 +92,21 @@ def test_no_room_is_one_sentence_and_costs_nothing(tmp_path):
 @pytest.fixture
 def stopped(tiny_recipe, monkeypatch):
     """A run with checkpoints at steps 4 and 8 of its stage, broken off at step 9."""
-    from modalign.trainers.task import AlignmentTask
+    from modalign.trainers.task import TrainingTask
 
     tiny_recipe["stages"] = {"teacher": tiny_recipe["stages"]["teacher"] | {"epochs": 3}}
     tiny_recipe["evaluate"] = None
-    original = AlignmentTask.training_step
+    original = TrainingTask.training_step
 
     def stop(self, batch, index):
         if self.global_step == 9:
             raise RuntimeError("power cut")
         return original(self, batch, index)
 
-    monkeypatch.setattr(AlignmentTask, "training_step", stop)
+    monkeypatch.setattr(TrainingTask, "training_step", stop)
     with pytest.raises(RuntimeError, match="power cut"):
         train(tiny_recipe)
-    monkeypatch.setattr(AlignmentTask, "training_step", original)
+    monkeypatch.setattr(TrainingTask, "training_step", original)
     return tiny_recipe
 
 
