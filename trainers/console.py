@@ -12,7 +12,8 @@ from rich.table import Table
 from .parallel.rank import global_rank
 
 T = TypeVar("T")
-console = Console(highlight=False, soft_wrap=True, quiet=global_rank() > 0)
+#: no markup: captions, file names and messages may hold brackets, and are printed as they are
+console = Console(highlight=False, markup=False, soft_wrap=True, quiet=global_rank() > 0)
 
 
 def track(items: Iterable[T], total: int, what: str) -> Iterator[T]:
@@ -22,12 +23,23 @@ def track(items: Iterable[T], total: int, what: str) -> Iterator[T]:
             console.print(f"{what} …")
         yield from items
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(what, total=total)
         for item in items:
             yield item
             progress.advance(task)
+
+
+def warn(text: str) -> None:
+    """Prints what the user should know, though the run goes on."""
+    console.print(text, style="yellow")
 
 
 def print_table(title: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from modalign.zoo.errors import RecipeError
 
-from .console import console
+from .console import warn
 
 
 class Guarded(Logger):
@@ -43,10 +43,9 @@ class Guarded(Logger):
             call(*args, **kwargs)
         except Exception as error:  # whatever a tracker's client may raise
             self.broken = True
-            console.print(
-                f"[yellow]logger {self._name} failed and is off for the rest of the stage; training goes on, metrics.csv has everything "
-                f"({type(error).__name__}: {error})[/]",
-                markup=True,
+            warn(
+                f"logger {self._name} failed and is off for the rest of the stage; training goes on, metrics.csv has everything "
+                f"({type(error).__name__}: {error})"
             )
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:

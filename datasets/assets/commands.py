@@ -19,7 +19,7 @@ def list_assets() -> None:
         table.add_column(column, no_wrap=column in ("name", "kind", "size", "state"))
     for asset in CATALOGUE.values():
         table.add_row(asset.name, asset.kind, asset.what, asset.licence, f"{asset.megabytes:.0f} MB", _state(asset))
-    Console().print(table)
+    Console(markup=False).print(table)
 
 
 def get(name: str) -> None:
@@ -37,7 +37,7 @@ def get(name: str) -> None:
             print(_get_one(asset))
         except AssetError as error:
             missing.append(asset.name)
-            places.CONSOLE.print(str(error), style="yellow", markup=False)
+            places.CONSOLE.print(str(error), style="yellow")
     if missing:
         raise AssetError(f"not everything could be had, left out: {', '.join(missing)} (reasons above)")
 

@@ -48,7 +48,7 @@ def fetch(asset: Asset) -> Path:
         with places.staging(asset.name) as scratch:
             ready = _make(asset, scratch)
             places.put_in_place(ready, target, scratch / "attic")
-        places.CONSOLE.print(f"{asset.name}: ready (licence: {asset.licence})", markup=False)
+        places.CONSOLE.print(f"{asset.name}: ready (licence: {asset.licence})")
         return target
 
 

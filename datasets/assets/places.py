@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-CONSOLE = Console(stderr=True)
+CONSOLE = Console(stderr=True, markup=False)
 
 
 def home() -> Path:

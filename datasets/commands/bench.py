@@ -126,4 +126,4 @@ def _print(source: ShardSet, rates: dict[str, float]) -> None:
     base = rates["webdataset, read"]
     for name, rate in rates.items():
         table.add_row(name, f"{rate:,.0f}", f"{rate / base:.2f}x")
-    Console().print(table)
+    Console(markup=False).print(table)

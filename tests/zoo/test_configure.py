@@ -130,14 +130,14 @@ def test_unknown_key_at_any_depth_names_the_nearest(settings, message):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"title": "t", "count": "three"}, ("root:", "count", "int", "three")),
-        ({"title": "t", "count": 1.5}, ("root:", "count", "int", "1.5")),
-        ({"title": "t", "branch": {"leaf": {"rate": "fast"}}}, ("root:", "branch", "rate", "float", "fast")),
-        ({"title": "t", "branch": {"leaf": {"names": "word"}}}, ("root:", "names", "word")),
+        ({"title": "t", "count": "three"}, ("root.count: expected int", "three")),
+        ({"title": "t", "count": 1.5}, ("root.count: expected int", "1.5")),
+        ({"title": "t", "branch": {"leaf": {"rate": "fast"}}}, ("root.branch.leaf.rate: expected float", "fast")),
+        ({"title": "t", "branch": {"leaf": {"names": "word"}}}, ("root.branch.leaf.names: expected list[str]", "word")),
         ({"title": "t", "branch": 4}, ("root.branch: expected a mapping of settings", "4")),
         ({"title": "t", "branch": None}, ("root.branch: expected a mapping of settings", "None")),
         ({"title": "t", "branch": {"leaf": "some.yaml"}}, ("root.branch.leaf: expected a mapping", "some.yaml")),
-        ({"title": "t", "branch": {"maybe": 4}}, ("root:", "maybe", "4")),
+        ({"title": "t", "branch": {"maybe": 4}}, ("root.branch.maybe: expected a mapping", "4")),
         ({"title": "t", "branch": {"many": {"x": 4}}}, ("root.branch.many.x: expected a mapping", "4")),
     ],
 )

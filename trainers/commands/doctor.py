@@ -48,8 +48,9 @@ def doctor(scan: str | None = None) -> None:
     findings = [finding for check in CHECKS for finding in check()]
     findings += list(pickles(Path(scan))) if scan else []
     for finding in findings:
-        console.print(f"[{colours[finding.level]}]{finding.level:<4}[/] {finding.what:<16} ", end="")
-        console.print(finding.text, markup=False)
+        console.print(f"{finding.level:<4} ", style=colours[finding.level], end="")
+        console.print(f"{finding.what:<16} ", end="")
+        console.print(finding.text)
     bad = [finding.what for finding in findings if finding.level == "bad"]
     if bad:
         raise Unfit(f"to be mended: {', '.join(bad)}")

@@ -22,4 +22,4 @@ def export(model: str, out: str, to: Layout = "open_clip", hf_name: str | None =
     from modalign.zoo.checkpoints.open_clip_export import export_open_clip
 
     folder = export_open_clip(zoo.load(model), out, hf_name=hf_name)
-    console.print(f"written: {folder}   open_clip.create_model_and_transforms('local-dir:{folder}')", markup=False)
+    console.print(f"written: {folder}   open_clip.create_model_and_transforms('local-dir:{folder}')")

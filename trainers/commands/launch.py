@@ -100,7 +100,7 @@ def slurm(
     )
     path = Path(out or f"{name}.sbatch")
     write_text(path, text)
-    console.print(f"written: {path}; submit it with: sbatch {path}", markup=False)
+    console.print(f"written: {path}; submit it with: sbatch {path}")
 
 
 def shlex_pairs(options: str) -> list[tuple[str, str]]:

@@ -20,7 +20,7 @@ def push(model: str, repo: str, private: bool = False, dry_run: bool = False) ->
     plan = plan_upload(model, repo)
     print_table(f"{model} -> hf:{repo}", ("file", "bytes"), [(name, f"{size:,}") for name, size in plan.files])
     if dry_run:
-        console.print(f"{len(plan.files)} files, {plan.size / 1e6:.1f} MB; nothing was sent (dry run)", markup=False)
+        console.print(f"{len(plan.files)} files, {plan.size / 1e6:.1f} MB; nothing was sent (dry run)")
         return
     place = upload(plan, private=private)
-    console.print(f"{len(plan.files)} files, {plan.size / 1e6:.1f} MB: {place}", markup=False)
+    console.print(f"{len(plan.files)} files, {plan.size / 1e6:.1f} MB: {place}")

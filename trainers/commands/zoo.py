@@ -46,13 +46,13 @@ def show(name: str) -> None:
     """
     kind, _, rest = name.partition(":")
     if kind == "recipe" and rest in shipped_recipes():
-        console.print(shipped_recipes()[rest].read_text(encoding="utf-8"), markup=False)
+        console.print(shipped_recipes()[rest].read_text(encoding="utf-8"))
     elif kind in _REGISTRIES and rest:
         _show_class(kind, rest)
     elif name in FAMILIES.names():
         _show_class("family", name)
     elif name in shipped_recipes():
-        console.print(shipped_recipes()[name].read_text(encoding="utf-8"), markup=False)
+        console.print(shipped_recipes()[name].read_text(encoding="utf-8"))
     else:
         _show_release(name)
 
@@ -61,9 +61,9 @@ def _show_class(kind: str, name: str) -> None:
     cls = _REGISTRIES[kind].get(name)
     card = Path(inspect.getfile(cls)).with_name("README.md")
     if kind == "family" and card.exists():
-        console.print(card.read_text(encoding="utf-8"), markup=False)
+        console.print(card.read_text(encoding="utf-8"))
         return
-    console.print(f"{cls.__module__}.{cls.__name__}{inspect.signature(cls)}\n\n{inspect.getdoc(cls)}", markup=False)
+    console.print(f"{cls.__module__}.{cls.__name__}{inspect.signature(cls)}\n\n{inspect.getdoc(cls)}")
 
 
 def _show_release(name: str) -> None:
@@ -76,10 +76,10 @@ def _show_release(name: str) -> None:
         raise RecipeError(f"{name!r} is no family, part, recipe or release{nearest(name, known)}") from None
     config, release = read_release(folder)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
-    console.print(f"{folder}: a {release['kind']} release of family {config['family']}, {size:.1f} MB", markup=False)
+    console.print(f"{folder}: a {release['kind']} release of family {config['family']}, {size:.1f} MB")
     rows = [
         (part, about["source"], about["sha256"][:12], "included" if about["included"] else "taken from its source")
         for part, about in release["parts"].items()
     ]
     print_table("pretrained parts", ("part", "source", "sha256", "weights"), rows)
-    console.print((folder / "README.md").read_text(encoding="utf-8"), markup=False)
+    console.print((folder / "README.md").read_text(encoding="utf-8"))
