@@ -16,7 +16,8 @@ from modalign.trainers.commands.train import _split
 from modalign.trainers.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "zoo/families/clip/README.md", ROOT / "zoo/families/proclip/README.md"]
+CARDS = sorted((ROOT / "zoo" / "families").glob("*/README.md"))
+PAGES = [ROOT / "README.md", *CARDS]
 
 
 def commands():
@@ -56,6 +57,7 @@ def test_python_lines_parse_and_name_existing_files():
 
 
 def test_links_between_pages():
-    for page in [*PAGES, ROOT / "MODEL_CARD.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "architecture.md"]:
+    assert len(CARDS) >= 6
+    for page in [*PAGES, *ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks" / "results").glob("*.md")]:
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"

@@ -14,6 +14,8 @@ from typing import Any
 
 from modalign.zoo.errors import ModalignError, RecipeError, nearest
 
+from .allow import allow_modules
+
 #: command -> (module, function, positional arguments, one line)
 COMMANDS: dict[str, tuple[str, str, tuple[str, ...], str]] = {
     "train": ("modalign.trainers.commands.train", "main", (), "train a recipe, or go on with it"),
@@ -58,7 +60,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(arguments)
     except ModalignError as error:
-        print(f"error: {error}", file=sys.stderr)
+        from .parallel.saying import first_to_say
+
+        if first_to_say(error):  # of the ranks that have it
+            print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command continues", file=sys.stderr)
@@ -94,6 +99,7 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     if name not in COMMANDS:
         raise RecipeError(f"there is no command {name!r}{nearest(name, COMMANDS)} (modalign --help lists them)")
+    rest = allow_modules(arguments[words:])
     module, function, positional, _ = COMMANDS[name]
     call = getattr(import_module(module), function)
     if name in ("eval", "embed", "search"):
@@ -101,8 +107,8 @@ def _dispatch(arguments: list[str]) -> int:
 
         quiet_libraries()
     if name == "train":
-        return int(call(arguments[1:]))
-    call(**_parse(call, positional, f"modalign {name}", arguments[words:]))
+        return int(call(rest))
+    call(**_parse(call, positional, f"modalign {name}", rest))
     return 0
 
 
@@ -111,6 +117,7 @@ def _usage(group: str = "") -> None:
     for name, (_, _, positional, what) in COMMANDS.items():
         if name.startswith(group):
             print(f"  {name:<14} {what}" + (f"  [{' '.join(p.upper() for p in positional)}]" if positional else ""))
+    print("\nWith every command: --allow_module M imports module M first, which may register parts; its code runs.")
 
 
 def _parse(call: Any, positional: tuple[str, ...], program: str, arguments: list[str]) -> dict[str, Any]:

@@ -51,6 +51,57 @@ def test_eval_embed_search_and_show(run, tiny_shards, tmp_path, capsys):
     assert "a full release of family proclip" in capsys.readouterr().out
 
 
+@pytest.fixture
+def far(tiny_shards):
+    """The same shards on another machine, as far as fsspec is concerned."""
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    memory.put(f"{tiny_shards}/", "/far/tiny/", recursive=True)
+    yield "memory://far/tiny"
+    memory.rm("/far", recursive=True)
+
+
+def test_commands_read_remote_shards_when_allowed(run, far, tiny_shards, tmp_path, capsys):
+    for command in (
+        ["eval"],
+        ["embed", "--out", str(tmp_path / "v.npz")],
+        ["search", "a thing", "--out", str(tmp_path / "s.png")],
+    ):
+        asked = [command[0], str(run), *command[1:], "--data", far]
+        assert main(asked) == 2 and "allow_remote" in capsys.readouterr().err
+        assert main([*asked, "--allow_remote", "[memory]"]) == 0
+    with np.load(tmp_path / "v.npz") as file:
+        assert len(file["keys"]) == 50
+
+
+def test_a_run_evaluates_on_remote_shards(tiny_recipe, far):
+    from modalign.trainers import train
+
+    tiny_recipe["stages"] = {"tune": tiny_recipe["stages"]["tune"] | {"epochs": 1}}
+    tiny_recipe["data"] |= {"train": far, "val": far, "test": far, "allow_remote": ["memory"]}
+    tiny_recipe["evaluate"]["task"] = ["retrieval", "crosslingual"]
+    tiny_recipe["evaluate"]["options"] = {"crosslingual": {"train_data": far}}
+    folder = train(tiny_recipe)
+    assert json.loads((folder / "results.json").read_text())["stages"]["tune"]["also"]["crosslingual"]["n"]
+    assert (folder / "queries.png").exists() and "Retrieved pictures" in (folder / "report.html").read_text()
+
+
+def test_a_device_that_is_not_there(run, tiny_shards, capsys):
+    missing = "mps" if torch.cuda.is_available() else "cuda"
+    for device in ("cudda", missing):
+        assert main(["eval", str(run), "--data", str(tiny_shards), "--device", device]) == 2
+        assert f"--device {device}" in capsys.readouterr().err
+
+
+def test_a_module_is_imported_only_when_allowed(run, tiny_shards, tmp_path, monkeypatch, capsys):
+    (tmp_path / "my_parts.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.chdir(tmp_path)
+    assert main(["eval", str(run), "--data", str(tiny_shards), "--allow_module", "my_partz"]) == 2
+    assert "no module named 'my_partz'" in capsys.readouterr().err.lower() and not (tmp_path / "ran").exists()
+    assert main(["zoo", "list", "--allow_module=my_parts"]) == 0 and (tmp_path / "ran").exists()
+
+
 def test_the_same_command_says_it_is_finished(run, tmp_path, capsys):
     assert main(["train", str(tmp_path / "recipe.yaml")]) == 0
     assert "finished earlier" in capsys.readouterr().out
@@ -116,7 +167,7 @@ def test_wrong_places_and_devices_are_one_sentence(run, tiny_shards, tmp_path, c
     assert "is a folder" in sentence(capsys, "embed", run, "--data", tiny_shards, "--out", tmp_path)
     if not torch.cuda.is_available():
         assert "device cuda" in sentence(capsys, "eval", run, "--data", tiny_shards, "--device", "cuda")
-    assert "neither a number nor auto" in sentence(
+    assert "or auto for all there are" in sentence(
         capsys, "train", tmp_path / "recipe.yaml", "--run_dir", tmp_path / "other", "--trainer.devices", "two"
     )
     assert "no caption" in sentence(capsys, "eval", run, "--data", tiny_shards, "--languages", "[fr]").replace(

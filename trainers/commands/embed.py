@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from modalign.datasets.remote.access import remote_of
 from modalign.datasets.shards import ShardSet
 from modalign.zoo.errors import RecipeError
 
 from ..console import console, track
+from ..device import pick_device
 from ..evaluation.vectors import set_vectors
 
 
@@ -19,7 +21,8 @@ def embed(
     out: str = "vectors.npz",
     languages: list[str] | None = None,
     num_workers: int = 0,
-    device: str = "cpu",
+    device: str = "auto",
+    allow_remote: list[str] | None = None,
 ) -> None:
     """Writes keys, image vectors and text vectors of shards to an .npz file.
 
@@ -32,14 +35,16 @@ def embed(
         out: The file.
         languages: Caption languages; default all.
         num_workers: Worker processes that decode pictures.
-        device: Where to compute.
+        device: Where to compute: cpu, cuda, cuda:1, mps; default the fastest there is.
+        allow_remote: Schemes or origins that shards may be read from, such as `[https]`; default what `MODALIGN_ALLOW_REMOTE` says.
     """
     from modalign import zoo
 
     path = Path(out)
     if path.is_dir():
         raise RecipeError(f"{out} is a folder; give the name of a file in it, such as {out.rstrip('/')}/vectors.npz")
-    vectors = set_vectors(zoo.load(model, device), ShardSet(data), languages=languages, num_workers=num_workers, progress=track)
+    loaded, shards = zoo.load(model, pick_device(device)), ShardSet(data, remote=remote_of(allow_remote))
+    vectors = set_vectors(loaded, shards, languages=languages, num_workers=num_workers, progress=track)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as stream:
         np.savez(

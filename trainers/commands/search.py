@@ -9,10 +9,12 @@ from PIL import Image
 
 from modalign.datasets.commands.sheet import contact_sheet
 from modalign.datasets.decoding.sample import decode_sample
+from modalign.datasets.remote.access import remote_of
 from modalign.datasets.shards import ShardSet
 
 from ..caches import caption_field
 from ..console import print_table, track
+from ..device import pick_device
 from ..evaluation.vectors import set_vectors
 
 
@@ -23,7 +25,8 @@ def search(
     top: int = 8,
     out: str = "search.png",
     num_workers: int = 0,
-    device: str = "cpu",
+    device: str = "auto",
+    allow_remote: list[str] | None = None,
 ) -> None:
     """Prints the best hits for a query in any language the model's text encoder knows, and writes them as a contact sheet.
 
@@ -34,12 +37,13 @@ def search(
         top: How many hits.
         out: The contact sheet, a PNG.
         num_workers: Worker processes that decode pictures.
-        device: Where to compute.
+        device: Where to compute: cpu, cuda, cuda:1, mps; default the fastest there is.
+        allow_remote: Schemes or origins that shards may be read from, such as `[https]`; default what `MODALIGN_ALLOW_REMOTE` says.
     """
     from modalign import zoo
 
-    shards = ShardSet(data)
-    loaded = zoo.load(model, device)
+    shards = ShardSet(data, remote=remote_of(allow_remote))
+    loaded = zoo.load(model, pick_device(device))
     vectors = set_vectors(loaded, shards, languages=[], num_workers=num_workers, progress=track)
     hits = best_hits(loaded, vectors.image, [query], top)[0]
     rows = []
@@ -56,7 +60,7 @@ def search(
 
 def best_hits(model: Any, image_vectors: Any, queries: list[str], top: int) -> list[list[tuple[int, float]]]:
     """For each query its best (row, score), best first."""
-    scores = model.encode_text(queries) @ image_vectors.T
+    scores = model.encode_text(queries).float().cpu() @ image_vectors.T
     values, rows = scores.topk(min(top, len(image_vectors)), dim=1)
     return [list(zip(r.tolist(), v.tolist(), strict=True)) for r, v in zip(rows, values, strict=True)]
 

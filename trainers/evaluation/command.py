@@ -5,14 +5,17 @@ from __future__ import annotations
 import json as json_lib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from modalign.datasets.remote.access import remote_of
 from modalign.datasets.shards import ShardSet
 from modalign.zoo.checkpoints.durable import write_text
 
 from ..caches import text_vectors
 from ..console import console, print_table, track
+from ..device import pick_device
 from ..parallel.rank import global_rank
 from .task import Subject
 from .tasks import TASKS, build_task
@@ -26,7 +29,8 @@ def evaluate(
     json: str | None = None,
     languages: list[str] | None = None,
     num_workers: int = 0,
-    device: str = "cpu",
+    device: str = "auto",
+    allow_remote: list[str] | None = None,
     cache: bool = False,
     first_caption: bool | None = None,
     dim: int | None = None,
@@ -56,7 +60,8 @@ def evaluate(
         json: Write the result here too.
         languages: Caption languages; default all.
         num_workers: Worker processes that decode pictures.
-        device: Where to compute.
+        device: Where to compute: cpu, cuda, cuda:1, mps; default the fastest there is.
+        allow_remote: Schemes or origins that shards may be read from, such as `[https]`; default what `MODALIGN_ALLOW_REMOTE` says.
         cache: Keep the text encoder's vectors of all captions beside the shards, and use those that are there.
         first_caption: (retrieval) Only the first caption of each language.
         dim: (retrieval) Only the first values of every vector (Matryoshka).
@@ -79,10 +84,11 @@ def evaluate(
     from modalign import zoo
 
     measure = build_task(task, asked, f"--task {task}")
-    with _process_group(device) as (own_device, ranks):
-        loaded, shards = zoo.load(model, own_device), ShardSet(data)
+    open_set = partial(ShardSet, remote=remote_of(allow_remote))
+    with _process_group(pick_device(device)) as (own_device, ranks):
+        loaded, shards = zoo.load(model, own_device), open_set(data)
         features = Features(text=text_vectors(loaded.text, [shards], languages)) if cache else Features()
-        subject = Subject(loaded, model, shards, data, features, num_workers, track, over_ranks=ranks > 1)
+        subject = Subject(loaded, model, shards, data, features, num_workers, track, over_ranks=ranks > 1, open=open_set)
         report = measure.measure(subject)
     if global_rank() > 0:
         return
@@ -92,7 +98,7 @@ def evaluate(
         console.print(f"written: {json}")
 
 
-_OURS = ("model", "data", "task", "json", "num_workers", "device", "cache")
+_OURS = ("model", "data", "task", "json", "num_workers", "device", "allow_remote", "cache")
 
 
 @contextmanager

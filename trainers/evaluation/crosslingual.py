@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from modalign.datasets.shards import ShardSet
 from modalign.zoo.errors import DataError, nearest
 from modalign.zoo.metrics.maps.csls import Method
 from modalign.zoo.metrics.maps.lexicon import translation_precision
@@ -62,7 +61,7 @@ class CrossLingualTask(EvaluationTask):
             DataError: If the pivot or a language is not there, or no language has enough pairs with the pivot.
         """
         captions = list(caption_lists(subject.shards))
-        train = None if self.train_data is None else list(caption_lists(ShardSet(self.train_data)))
+        train = None if self.train_data is None else list(caption_lists(subject.open(self.train_data)))
         languages = _languages(captions, self.languages, self.pivot, subject.data)
         pairs = {lang: parallel(captions, lang, self.pivot) for lang in languages}
         left_out = [lang for lang in languages if len(pairs[lang].one_to_one()) < self.least_pairs]

@@ -13,7 +13,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from modalign import zoo
 from modalign.datasets.shards import ShardSet
 from modalign.zoo.metrics.retrieval import flatten
 
@@ -22,7 +21,7 @@ from ..recipe import Recipe
 from .results import other_tables
 from .retrieval import RetrievalTask
 from .stages import of_task, read_evaluations
-from .vectors import set_vectors
+from .task import Subject
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2rem auto; padding: 0 1rem; color: #1b1b1b }
@@ -41,19 +40,20 @@ figcaption { font-size: 12px; line-height: 1.25 }
 """
 
 
-def write_report(recipe: Recipe, run: Path) -> Path:
+def write_report(recipe: Recipe, run: Path, model: Subject | None) -> Path:
     """Writes the report of a finished run.
 
     Args:
         recipe: Its recipe.
         run: Its folder.
+        model: The run's release, for the pictures it finds.
 
     Returns:
         The file.
     """
     evaluations = read_evaluations(recipe, run)
     title = html.escape(recipe.title or run.name)
-    body = [f"<h1>{title}</h1>", _stages(recipe, run), _results(recipe, evaluations), _curves(run), _pictures(recipe, run)]
+    body = [f"<h1>{title}</h1>", _stages(recipe, run), _results(recipe, evaluations), _curves(run), _pictures(recipe, model)]
     body += [f"<h2>Resolved recipe</h2><pre>{html.escape(recipe.to_yaml())}</pre>", _environment()]
     head = f"<meta charset='utf-8'><title>{title}</title><style>{_STYLE}</style>"
     page = f"<!doctype html><html lang='en'><head>{head}</head><body>{''.join(body)}</body></html>"
@@ -180,24 +180,21 @@ def _spread(rows: list[dict[str, str]], names: list[str]) -> float:
     return max(last) / min(last) if min(last) > 0 else 1.0
 
 
-def _pictures(recipe: Recipe, run: Path) -> str:
+def _pictures(recipe: Recipe, model: Subject | None) -> str:
     """Hits for the recipe's queries, and for some captions of the test set with the right picture marked."""
-    test = recipe.stage_data(recipe.release or list(recipe.stages)[-1]).test
-    if recipe.evaluate is None or test is None:
+    if recipe.evaluate is None or model is None:
         return ""
-    model, shards = zoo.load(run / "release"), ShardSet(test)
-    languages = recipe.evaluate.languages
-    vectors = set_vectors(model, shards, languages=languages, first_caption=True)
+    vectors = model.vectors(recipe.evaluate.languages, first_caption=True)
     step = max(1, len(vectors.texts) // 8)
     chosen = list(range(step // 2, len(vectors.texts), step))[:8]
     asked: list[tuple[str, int | None]] = [(query, None) for query in recipe.evaluate.queries]
     asked += [(vectors.texts[i], int(vectors.text_row[i])) for i in chosen]
     if not asked:
         return ""
-    hits = best_hits(model, vectors.image, [text for text, _ in asked], 7)
+    hits = best_hits(model.model, vectors.image, [text for text, _ in asked], 7)
     parts = ["<h2>Retrieved pictures</h2><p class=note>The right picture, where there is one, is framed in green.</p>"]
     for (text, right), found in zip(asked, hits, strict=True):
-        figures = "".join(_figure(shards, row, score, row == right) for row, score in found)
+        figures = "".join(_figure(model.shards, row, score, row == right) for row, score in found)
         parts.append(f"<h3>{html.escape(text)}</h3><div class=hits>{figures}</div>")
     return "".join(parts)
 

@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from modalign import zoo
 from modalign.datasets.commands.sheet import contact_sheet
-from modalign.datasets.shards import ShardSet
 
 from ..commands.search import best_hits, picture_and_caption
 from ..console import console, print_table
@@ -16,18 +14,18 @@ from ..recipe import Recipe
 from .command import write_json
 from .retrieval import RetrievalTask, row_of
 from .stages import of_task, results_of
-from .task import Table
+from .task import Subject, Table
 from .tasks import TASKS
-from .vectors import set_vectors
 
 
-def report_results(recipe: Recipe, run: Path, evaluations: dict[str, dict[str, Any]]) -> None:
+def report_results(recipe: Recipe, run: Path, evaluations: dict[str, dict[str, Any]], model: Subject | None) -> None:
     """Prints the results and writes `results.json`, `results.md` and, where the recipe has queries, `queries.png`.
 
     Args:
         recipe: The run's recipe.
         run: Its folder.
         evaluations: Stage -> the content of its eval.json.
+        model: The run's release, to answer the recipe's queries.
     """
     if not evaluations:
         return
@@ -41,7 +39,8 @@ def report_results(recipe: Recipe, run: Path, evaluations: dict[str, dict[str, A
         _print_retrieval(retrieval)
     for sentence in sentences:
         console.print(sentence)
-    _answer(recipe, run)
+    if model is not None and recipe.evaluate is not None and recipe.evaluate.queries:
+        _answer(model, recipe.evaluate.queries, run)
 
 
 def _print_retrieval(evaluations: Mapping[str, dict[str, Any]]) -> None:
@@ -110,17 +109,11 @@ def _markdown(evaluations: dict[str, dict[str, Any]], sentences: list[str]) -> s
     return "\n".join([*lines, "", *[f"- {sentence}" for sentence in sentences], ""])
 
 
-def _answer(recipe: Recipe, run: Path) -> None:
+def _answer(model: Subject, queries: list[str], run: Path) -> None:
     """Searches the test pictures for the recipe's queries; one row of pictures each."""
-    queries = recipe.evaluate.queries if recipe.evaluate else []
-    test = recipe.stage_data(recipe.release or list(recipe.stages)[-1]).test
-    if not queries or test is None:
-        return
-    model, shards = zoo.load(run / "release"), ShardSet(test)
-    vectors = set_vectors(model, shards, languages=[])
     pictures, captions = [], []
-    for query, hits in zip(queries, best_hits(model, vectors.image, queries, 6), strict=True):
-        found = [picture_and_caption(shards, row) for row, _ in hits]
+    for query, hits in zip(queries, best_hits(model.model, model.pictures().image, queries, 6), strict=True):
+        found = [picture_and_caption(model.shards, row) for row, _ in hits]
         console.print(f"{query!r}: " + ", ".join(caption for _, caption in found))
         pictures += [picture for picture, _ in found]
         captions += [f"{query}: {caption}" if rank == 0 else caption for rank, (_, caption) in enumerate(found)]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from modalign import zoo
-from modalign.datasets.shards import ShardSet
 from modalign.zoo.errors import RecipeError
 from modalign.zoo.losses.parts.distributed import rank, world_size
 from modalign.zoo.metrics.over_ranks import agreed
@@ -19,7 +19,7 @@ from ..console import track
 from ..parallel.rank import global_rank
 from ..recipe import EvaluateConfig, Recipe
 from ..stage import Place
-from ..stage_data import eval_features
+from ..stage_data import eval_features, open_shards
 from .command import print_report, write_json
 from .dealing import together
 from .task import Subject
@@ -61,16 +61,33 @@ def evaluate_stage(recipe: Recipe, run: Path, name: str) -> None:
 
 
 def _subject(recipe: Recipe, run: Path, name: str, data: str) -> Subject:
-    assert recipe.evaluate is not None
-    model, shards = zoo.load(Place(run, name).release, _device(recipe)), ShardSet(data)
-    languages, cache = recipe.evaluate.languages, recipe.stages[name].cache
+    subject = _opened(recipe, Place(run, name).release, name, data)
 
     def features() -> Features:
-        return eval_features(model, shards, languages, cache)
+        assert recipe.evaluate is not None
+        return eval_features(subject.model, subject.shards, recipe.evaluate.languages, recipe.stages[name].cache)
 
     made = together(features) if rank() == 0 else together(Features)  # one process fills the cache, the others read it
-    made = made if rank() == 0 else features()
-    return Subject(model, name, shards, data, made, progress=track, over_ranks=world_size() > 1)
+    subject.use(made if rank() == 0 else features())
+    subject.over_ranks = world_size() > 1
+    return subject
+
+
+def released(recipe: Recipe, run: Path) -> Subject | None:
+    """The run's release and the pictures it is shown with, on the device of the run; None where the recipe measures nothing."""
+    stage = recipe.release or list(recipe.stages)[-1]
+    data = recipe.stage_data(stage).test
+    if recipe.evaluate is None or data is None:
+        return None
+    subject = _opened(recipe, run / "release", stage, data)
+    subject.use(eval_features(subject.model, subject.shards, recipe.evaluate.languages, recipe.stages[stage].cache))
+    return subject
+
+
+def _opened(recipe: Recipe, release: Path, stage: str, data: str) -> Subject:
+    settings = recipe.stage_data(stage)
+    open_set = partial(open_shards, data=settings)
+    return Subject(zoo.load(release, _device(recipe)), stage, open_set(data), data, progress=track, open=open_set)
 
 
 def _device(recipe: Recipe) -> str:

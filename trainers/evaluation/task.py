@@ -35,10 +35,16 @@ class Subject:
     num_workers: int = 0
     progress: Callable[[Any, int, str], Any] | None = None
     over_ranks: bool = False
+    open: Callable[[str], ShardSet] = ShardSet
 
     def __post_init__(self) -> None:
         self.texts = TextVectors(self.model, self.features.text, self.over_ranks)
         self._made: dict[tuple[Any, ...], SetVectors] = {}
+
+    def use(self, features: Features) -> None:
+        """Takes cached features in place of the encoders; before the first vectors are made."""
+        self.features = features
+        self.texts = TextVectors(self.model, features.text, self.over_ranks)
 
     def vectors(
         self, languages: Sequence[str] | None = None, first_caption: bool = False, encoder_features: bool = False

@@ -1,0 +1,104 @@
+"""The plain baseline of every set: two frozen encoders and two matrices, trained by InfoNCE; writes results/baselines.json and .md.
+
+    python benchmarks/baselines.py [SET ...]      # openmoji noto_cldr tuxpaint flickr8k
+
+Encoders, picture size, batch and languages are those of the set's own recipe, English captions only, and 60 passes at 1e-3 without
+dropout or norm: what anybody gets in a minute. Three seeds.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from seeds import KS, RESULTS, WAYS, about_machine, spread
+
+from modalign.trainers import load_recipe, train
+
+RECIPES = {
+    "openmoji": "proclip/openmoji",
+    "noto_cldr": "proclip/noto_cldr",
+    "tuxpaint": "clip/tuxpaint",
+    "flickr8k": "clip/flickr8k",
+}
+SEEDS = (0, 1, 2)
+
+
+def baseline(recipe_name: str, folder: Path, seed: int) -> dict[str, Any]:
+    """Trains the baseline of a recipe's set; its recall by language."""
+    recipe = load_recipe(recipe_name)
+    model = {key: value for key, value in recipe.model.items() if key in ("embed_dim", "image", "text_embedder")}
+    matrices = {"image_projector": {"name": "linear"}, "text_projector": {"name": "linear"}}
+    assert recipe.evaluate is not None
+    values: dict[str, Any] = {
+        "title": f"two frozen encoders, two matrices: {recipe_name}",
+        "model": {"family": "clip", **model, **matrices},
+        "data": {
+            "train": recipe.data.train,
+            "test": recipe.data.test,
+            "batch_size": recipe.data.batch_size,
+            "languages": ["en"],
+        },
+        "stages": {
+            "linear": {
+                "train": {"head": 1.0e-3, "projector": 1.0e-3, "aux": 1.0e-3},
+                "losses": {"clip": {}},
+                "cache": {"image": "output", "text": True},
+                "epochs": 60,
+            }
+        },
+        "evaluate": {"languages": recipe.evaluate.languages, "first_caption": recipe.evaluate.first_caption},
+        "run_dir": str(folder),
+        "seed": seed,
+    }
+    values["trainer"] = {"progress": False}
+    run = train(load_recipe(values))
+    return json.loads((run / "results.json").read_text(encoding="utf-8"))["stages"]["linear"]["by_language"]
+
+
+def summary(tables: list[dict[str, Any]]) -> dict[str, Any]:
+    """English, the other languages and all of them: way -> K -> {mean, min, max} over seeds."""
+    names = list(tables[0])
+    groups = {"en": ["en"], f"{len(names) - 1} others (mean)": [n for n in names if n != "en"], "mean": names}
+    return {
+        group: {way: {k: spread([mean(table[lang][way][k] for lang in langs) for table in tables]) for k in KS} for way in WAYS}
+        for group, langs in groups.items()
+        if langs and (group != "mean" or len(names) > 1)
+    }
+
+
+def markdown(results: dict[str, Any], about: dict[str, Any]) -> str:
+    """The table, and what it was measured with."""
+    lines = ["# baselines", "", (__doc__ or "").split("\n\n")[2].replace("\n", " ").strip(), ""]
+    lines += ["Retrieval in percent, mean over the seeds; in brackets smallest and largest of R@10.", ""]
+    lines += ["| set | captions | t→i R@1 | R@5 | R@10 | i→t R@1 | R@5 | R@10 |", "|---" * 8 + "|"]
+    for name, groups in results.items():
+        for group, ways in groups.items():
+            cells = [
+                f"{c['mean']:.1f}" + (f" [{c['min']:.1f} to {c['max']:.1f}]" if k == "R@10" else "")
+                for way in WAYS
+                for k, c in ways[way].items()
+            ]
+            lines.append(f"| {name} | {group} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", *[f"- {key}: {value}" for key, value in about.items()], ""])
+
+
+def main() -> None:
+    """Reads the command line."""
+    chosen = sys.argv[1:] or list(RECIPES)
+    path = RESULTS / "baselines.json"
+    results: dict[str, Any] = json.loads(path.read_text())["results"] if path.exists() and sys.argv[1:] else {}
+    for name in chosen:
+        folders = [Path("runs/baselines") / f"{name}-{seed}" for seed in SEEDS]
+        results[name] = summary([baseline(RECIPES[name], folder, seed) for folder, seed in zip(folders, SEEDS, strict=True)])
+    about = {"seeds": list(SEEDS), **about_machine(), "command": "python benchmarks/baselines.py"}
+    path.write_text(json.dumps({"about": about, "results": results}, indent=1, ensure_ascii=False) + "\n")
+    path.with_suffix(".md").write_text(markdown(results, about))
+    print(markdown(results, about))
+
+
+if __name__ == "__main__":
+    main()
