@@ -1,6 +1,7 @@
 """doctor, completion and launch: what they print, and that what they write works."""
 
 import pickle
+import shlex
 import shutil
 import subprocess
 import sys
@@ -64,14 +65,45 @@ def test_every_command_completes_its_options():
         assert not {f"--{word}" for word in positional} & set(options), name
 
 
-@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
-def test_the_bash_script_completes(tmp_path):
-    scripts = Path(sys.executable).parent
+#: asks each shell for the completions of `modalign data sp`, as it would ask itself
+ASKED = {
+    "bash": 'source <(modalign completion bash); COMP_WORDS=(modalign data sp); COMP_CWORD=2; _modalign; echo "${COMPREPLY[@]}"',
+    "zsh": 'compdef() { : }; compadd() { shift; echo "$@" }; source <(modalign completion zsh); '
+    "words=(modalign data sp); CURRENT=3; _modalign",
+    "zsh from fpath": 'modalign completion zsh > _modalign; fpath=($PWD); compdef() { : }; compadd() { shift; echo "$@" }; '
+    "autoload _modalign; words=(modalign data sp); CURRENT=3; _modalign",
+    "fish": "modalign completion fish | source; complete -C 'modalign data sp'",
+}
+
+
+@pytest.mark.parametrize("how", ASKED)
+def test_the_scripts_complete(tmp_path, how):
+    shell, scripts = how.split()[0], Path(sys.executable).parent
+    if shutil.which(shell) is None:
+        pytest.skip(f"no {shell}")
     if not (scripts / "modalign").exists():
         pytest.skip("the command modalign is not installed beside this Python")
-    assert main(["completion", "bash"]) == 0
-    line = 'source <(modalign completion bash); COMP_WORDS=(modalign data sp); COMP_CWORD=2; _modalign; echo "${COMPREPLY[@]}"'
     done = subprocess.run(
-        ["bash", "-c", line], capture_output=True, text=True, env={"PATH": f"{scripts}:/usr/bin:/bin"}, timeout=60
+        [shell, "-c", ASKED[how]],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={"PATH": f"{scripts}:/usr/bin:/bin", "HOME": str(tmp_path)},
+        timeout=60,
     )
     assert done.stdout.strip() == "split", done.stderr
+
+
+def test_a_run_folder_with_spaces_gives_a_batch_file_that_holds(tmp_path, monkeypatch):
+    """The lines that sbatch reads have no spaces in them, and the shell gets the folder as one word."""
+    monkeypatch.chdir(tmp_path)
+    options = "--run_dir 'runs/my run' --data.train 'my shards'"
+    assert (
+        main(["launch", "slurm", "clip/flickr8k", "--options", options, "--sbatch", "--account=lab --comment='two words'"]) == 0
+    )
+    lines = (tmp_path / "my-run.sbatch").read_text().splitlines()
+    ours = [line for line in lines if line.startswith("#SBATCH")]
+    assert "#SBATCH --job-name=my-run" in ours and "#SBATCH --output=my-run-%j.out" in ours
+    assert all(len(shlex.split(line.removeprefix("#SBATCH"))) == 1 for line in ours), ours
+    command = next(line for line in lines if "modalign train" in line)
+    assert "--run_dir 'runs/my run'" in command and "--data.train 'my shards'" in command

@@ -25,7 +25,7 @@ _modalign() {
     found=("${(@f)$(modalign --complete "${(@)words[2,CURRENT]}" 2>/dev/null)}")
     if [[ -n "${found[1]}" ]]; then compadd -- "${found[@]}"; else _files; fi
 }
-compdef _modalign modalign
+if [[ "${funcstack[1]}" == _modalign ]]; then _modalign; else compdef _modalign modalign; fi
 """,
     "fish": """complete -c modalign -a '(modalign --complete (commandline -opc)[2..] (commandline -ct) 2>/dev/null)'
 """,
@@ -36,7 +36,8 @@ def completion(shell: Literal["bash", "zsh", "fish"]) -> None:
     """Prints the completion script of a shell.
 
     For bash: `modalign completion bash > ~/.local/share/bash-completion/completions/modalign`; for zsh put it as `_modalign` into a
-    folder of `fpath`; for fish: `modalign completion fish > ~/.config/fish/completions/modalign.fish`.
+    folder of `fpath`, or `source <(modalign completion zsh)` after `compinit`; for fish:
+    `modalign completion fish > ~/.config/fish/completions/modalign.fish`.
 
     Args:
         shell: Which.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 
@@ -75,7 +76,7 @@ def slurm(
     """
     overrides = _overrides(options)
     resolved = load_recipe(recipe, overrides)
-    name = Path(str(resolved.run_dir)).name
+    name = re.sub(r"[^\w.-]+", "-", Path(str(resolved.run_dir)).name)  # sbatch splits its own lines at spaces
     if resolved.data.batch_size % (nodes * tasks_per_node):
         raise RecipeError(
             f"data.batch_size {resolved.data.batch_size} cannot be shared by {nodes} x {tasks_per_node} processes; choose a multiple"
@@ -92,7 +93,7 @@ def slurm(
         time=time,
         grace=grace,
         output=f"{name}-%j.out",
-        extra="".join(f"#SBATCH {option}\n" for option in shlex.split(sbatch)),
+        extra="".join(f"#SBATCH {shlex.quote(option)}\n" for option in shlex.split(sbatch)),
         requeue=REQUEUE,
         folder=shlex.quote(str(Path.cwd())),
         setup=setup,
