@@ -10,12 +10,15 @@ from __future__ import annotations
 import json
 import platform
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from statistics import mean
 
 import yaml
 
+#: with more languages than this, they are one row each and the stages are columns
+FEW = 20
 WAYS, KS = ("text_to_image", "image_to_text"), ("R@1", "R@5", "R@10")
 RESULTS = Path(__file__).parent / "results"
 
@@ -74,25 +77,53 @@ CROSSLINGUAL = {
 
 def markdown(name: str, table: dict, translated: dict, about: dict) -> str:
     """The tables, and what they were measured with."""
-    lines = [
-        f"# {name}",
-        "",
-        f"Retrieval in percent, mean over {len(about['seeds'])} seeds; in brackets smallest and largest.",
-        "",
-    ]
+    lines = [f"# {name}", ""]
+    lines += [f"Retrieval in percent, mean over {len(about['seeds'])} seeds; in brackets smallest and largest.", ""]
     lines += ["| stage | captions | t→i R@1 | R@5 | R@10 | i→t R@1 | R@5 | R@10 |", "|---|---|---|---|---|---|---|---|"]
+    single = [group for group in next(iter(table.values())) if not is_wide(group)]
+    many = len(single) > FEW
     for stage, by_group in table.items():
         for group, ways in by_group.items():
-            wide = group in ("en", "mean") or group.endswith("(mean)")
-            lines.append(f"| {stage} | {group} | " + " | ".join(cell(ways[way][k], wide) for way in WAYS for k in KS) + " |")
+            if is_wide(group) or not many:
+                cells = [cell(ways[way][k], is_wide(group)) for way in WAYS for k in KS]
+                lines.append(f"| {stage} | {group} | " + " | ".join(cells) + " |")
+    if many:
+        lines += by_language("Text to image R@10 by language", table, single, lambda ways: ways["text_to_image"]["R@10"])
     if translated:
-        numbers = list(next(iter(next(iter(translated.values())).values())))
-        lines += ["", "Captions and their translations into English, percent, before and after the projector.", ""]
-        lines += ["| stage | captions | " + " | ".join(numbers) + " |", "|---|---" + "|---" * len(numbers) + "|"]
+        lines += crosslingual_lines(translated, single if many else [])
+    return "\n".join([*lines, "", *[f"- {key}: {value}" for key, value in about.items()], ""])
+
+
+def by_language(title: str, table: dict, languages: list[str], read: Callable[[dict], dict]) -> list[str]:
+    """One row per language, one column per stage."""
+    lines = ["", f"{title}; the JSON beside this file has all numbers.", "", "| captions | " + " | ".join(table) + " |"]
+    lines.append("|---" * (len(table) + 1) + "|")
+    return lines + [
+        f"| {lang} | " + " | ".join(cell(read(groups[lang]), False) for groups in table.values()) + " |" for lang in languages
+    ]
+
+
+def crosslingual_lines(translated: dict, languages: list[str]) -> list[str]:
+    """MEXA and translation by nearest neighbours; by language only for those not in a table of their own."""
+    first = next(iter(translated.values()))
+    numbers = list(next(iter(first.values())))
+    lines = ["", "Captions and their translations into English, percent, before and after the projector.", ""]
+    lines += ["| stage | captions | " + " | ".join(numbers) + " |", "|---|---" + "|---" * len(numbers) + "|"]
     for stage, by_group in translated.items():
         for group, values in by_group.items():
-            lines.append(f"| {stage} | {group} | " + " | ".join(cell(values[number], False) for number in numbers) + " |")
-    return "\n".join([*lines, "", *[f"- {key}: {value}" for key, value in about.items()], ""])
+            if group not in languages:
+                lines.append(f"| {stage} | {group} | " + " | ".join(cell(values[number], False) for number in numbers) + " |")
+    if languages:
+        last = list(translated)[-1]
+        shown = {f"{number}": {lang: {"x": translated[last][lang][number]} for lang in translated[last]} for number in numbers}
+        known = [lang for lang in languages if lang in translated[last]]
+        lines += by_language(f"The same by language, stage {last}", shown, known, lambda values: values["x"])
+    return lines
+
+
+def is_wide(group: str) -> bool:
+    """Whether a row is of several languages, or of the one that all stages see."""
+    return group in ("en", "mean") or group.endswith("(mean)")
 
 
 def cell(values: dict, wide: bool) -> str:
