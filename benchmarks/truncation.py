@@ -2,8 +2,8 @@
 
     python benchmarks/truncation.py matryoshka runs/matryoshka-0 runs/matryoshka-1 clip runs/clip-0 runs/clip-1
 
-Words that are no folders name the runs that follow them; the runs are of `configs/matryoshka/flickr8k.yaml` and `configs/clip/flickr8k.yaml`
-with several seeds.
+Words that are no folders name the runs that follow them: several seeds of `configs/matryoshka/flickr8k.yaml`, and of
+`configs/clip/flickr8k.yaml`.
 """
 
 from __future__ import annotations
