@@ -3,8 +3,8 @@
     python benchmarks/finetune.py runs/tuxpaint-0 runs/tuxpaint-1 runs/tuxpaint-2
 
 The runs are of `configs/clip/tuxpaint.yaml` with seeds 0, 1, 2. Each finished model is tuned on the English names of OpenMoji's training
-drawings: not at all, by `configs/clip/finetune.yaml` as it is, by the same without its distillation, and naively, at the rate and for as
-long as a model is trained from nothing. Both test sets are measured each time: what the model knew (R@10 on Tux Paint), what it learnt.
+drawings: not at all, by `configs/clip/finetune.yaml` as it is, by the same without its distillation, naively, at the rate and for as
+long as a model is trained from nothing, and by `configs/clip/finetune_deep.yaml`. Both test sets are measured each time: what the model knew (R@10 on Tux Paint), what it learnt.
 """
 
 from __future__ import annotations
@@ -38,11 +38,13 @@ NAIVE = PLAIN | {
     "stages.finetune.dropout": {},
     "stages.finetune.epochs": 60,
 }
-CONDITIONS: dict[str, dict[str, Any] | None] = {
+#: label -> recipe and what is changed in it; None: the model as it is
+CONDITIONS: dict[str, tuple[str, dict[str, Any]] | None] = {
     "no fine-tuning": None,
-    "clip/finetune.yaml": {},
-    "its rate and length, no distillation": PLAIN,
-    "naive: rate 1e-3, 60 epochs, no distillation": NAIVE,
+    "clip/finetune.yaml": ("clip/finetune", {}),
+    "its rate and length, no distillation": ("clip/finetune", PLAIN),
+    "naive: rate 1e-3, 60 epochs, no distillation": ("clip/finetune", NAIVE),
+    "clip/finetune_deep.yaml: image encoder too, layer decay": ("clip/finetune_deep", {}),
 }
 
 
@@ -56,10 +58,10 @@ def measured(model: Any, data: str) -> dict[str, float]:
     return found | {f"others R@{k}": mean(table[lang][f"R@{k}"] for lang in LANGUAGES[1:]) for k in (1, 10)}
 
 
-def tuned(start: Path, overrides: dict[str, Any], folder: Path, seed: int) -> Any:
+def tuned(start: Path, recipe: str, overrides: dict[str, Any], folder: Path, seed: int) -> Any:
     """The model after fine-tuning; a finished run is taken as it is."""
     common = {"init_from": str(start), "data.train": "asset:openmoji/train", "data.languages": ["en"], "seed": seed}
-    train(load_recipe("clip/finetune", common | overrides | {"run_dir": str(folder), "trainer.progress": False}))
+    train(load_recipe(recipe, common | overrides | {"run_dir": str(folder), "trainer.progress": False}))
     return zoo.load(folder)
 
 
@@ -91,12 +93,12 @@ def main() -> None:
     starts = [Path(run) for run in sys.argv[1:]]
     seeds = [yaml.safe_load((run / "recipe.yaml").read_text())["seed"] for run in starts]
     results = {}
-    for label, overrides in CONDITIONS.items():
+    for label, condition in CONDITIONS.items():
         rows = []
         for start, seed in zip(starts, seeds, strict=True):
             name = "".join(char if char.isalnum() else "-" for char in label)
             folder = start.with_name(f"{start.name}-{name}")
-            model = zoo.load(start) if overrides is None else tuned(start, overrides, folder, seed)
+            model = zoo.load(start) if condition is None else tuned(start, *condition, folder, seed)
             rows.append({part: measured(model, data) for part, data in SETS.items()})
         results[label] = over_seeds(rows)
         print(label, json.dumps(results[label]), flush=True)
