@@ -4,7 +4,8 @@
 
 The runs are of `configs/clip/tuxpaint.yaml` with seeds 0, 1, 2. Each finished model is tuned on the English names of OpenMoji's training
 drawings: not at all, by `configs/clip/finetune.yaml` as it is, by the same without its distillation, naively, at the rate and for as
-long as a model is trained from nothing, and by `configs/clip/finetune_deep.yaml`. Both test sets are measured each time: what the model knew (R@10 on Tux Paint), what it learnt.
+long as a model is trained from nothing, and by `configs/clip/finetune_deep.yaml`. Both test sets are measured each time: what the model
+knew (R@10 on Tux Paint), what it learnt.
 """
 
 from __future__ import annotations
