@@ -15,6 +15,7 @@ from typing import Any
 from modalign.zoo.errors import ModalignError, RecipeError, nearest
 
 from .allow import allow_modules
+from .switches import is_yes_or_no, with_values
 
 #: command -> (module, function, positional arguments, one line)
 COMMANDS: dict[str, tuple[str, str, tuple[str, ...], str]] = {
@@ -132,6 +133,7 @@ def _parse(call: Any, positional: tuple[str, ...], program: str, arguments: list
     for name in positional:
         parser.add_argument(name, type=hints[name], help=described.get(name, ""))
     parser.add_function_arguments(call, skip=set(positional))
+    arguments = with_values(arguments, lambda name: is_yes_or_no(hints.get(name)))
     values = vars(parser.parse_args(arguments))
     return {name: values[name] for name in inspect.signature(call).parameters}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from modalign.datasets.decoding.sample import Sample
+from modalign.zoo.encoders.image.base import OUTPUT
 from modalign.zoo.encoders.image.preprocess import Augmentation, ImagePreprocess
 from modalign.zoo.errors import DataError
 
@@ -74,6 +76,7 @@ class PairExample:
         captions: Which caption.
         negatives: Draw so many texts of the sample's field `negatives`.
         ids: Fields whose values are wanted as ids.
+        teacher_preprocess: Prefix of a teacher -> how pixels of its own are made, of the same view, for the teachers that need them.
     """
 
     preprocess: ImagePreprocess | None
@@ -81,15 +84,18 @@ class PairExample:
     captions: CaptionChoice
     negatives: int = 0
     ids: Sequence[str] = ()
+    teacher_preprocess: Mapping[str, ImagePreprocess] = field(default_factory=dict)
     takes_encoded: ClassVar[bool] = True  # photographs come encoded: a random view decodes only what it needs
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> dict[str, Any]:
-        """Returns {key, text, second, negatives, ids, image}, as far as they are wanted."""
+        """Returns {key, text, second, negatives, ids, image, teacher_image}, as far as they are wanted."""
         text, second = self.captions(sample.captions, rng)
         example: dict[str, Any] = {"key": sample.key, "text": text, "second": second}
         if self.preprocess is not None:
             if not sample.images:
                 raise DataError("field 'image': the sample has no picture")
+            for prefix, theirs in self.teacher_preprocess.items():  # drawn alike: a teacher looks at the view its student has
+                example[f"{prefix}image"] = self.augmentation(sample.images[0], theirs, copy.deepcopy(rng))
             example["image"] = self.augmentation(sample.images[0], self.preprocess, rng)
         if self.negatives:
             example["negatives"] = _draw_negatives(sample, self.negatives, rng)
@@ -118,37 +124,53 @@ class PairCollate:
 
     Attributes:
         text: For the student's text, if any loss needs it.
+        plain: Whether the student's caption is wanted by itself.
         teacher_text: Prefix of a teacher -> for that teacher's text, if any loss needs it.
         second: Whether second captions are wanted.
         image_features: Cached features by sample key, with the cut they were taken at.
+        teacher_images: Prefix of a teacher -> its own cached features, where the student's are not right for it.
+        negatives: Whether negatives are wanted by themselves.
+        grouped: Whether each caption is wanted with its negatives behind it, in one entry.
     """
 
     text: TextInput | None = None
+    plain: bool = True
     teacher_text: Mapping[str, TextInput] = field(default_factory=dict)
     second: bool = False
     image_features: Callable[[Sequence[str]], Tensor] | None = None
     image_cut: str | None = None
+    teacher_images: Mapping[str, Callable[[Sequence[str]], Tensor]] = field(default_factory=dict)
+    negatives: bool = True
+    grouped: bool = False
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         """Returns named tensors; a missing second caption is stood in for by the first and marked in `has_second_text`."""
-        batch: dict[str, Any] = {}
-        if "image" in examples[0]:
-            batch["image"] = torch.stack([example["image"] for example in examples])
-        if self.image_features is not None:
-            batch["image_features"] = self.image_features([example["key"] for example in examples])
-            batch["image_cut"] = self.image_cut
-        self._add(batch, "text", [example["text"] for example in examples])
+        batch = self._pictures(examples)
+        self._add(batch, "text", [example["text"] for example in examples], student=self.plain)
         if self.second:
             batch["has_second_text"] = torch.tensor([example["second"] is not None for example in examples])
             self._add(batch, "second_text", [example["second"] or example["text"] for example in examples])
-        if "negatives" in examples[0]:
+        if "negatives" in examples[0] and self.negatives:
             self._add(batch, "negative_text", [text for example in examples for text in example["negatives"]])
+        if "negatives" in examples[0] and self.grouped:
+            self._add(batch, "grouped_text", [text for e in examples for text in (e["text"], *e["negatives"])])
         for name in examples[0].get("ids", ()):
             batch[f"{name}_id"] = torch.tensor([example["ids"][name] for example in examples], dtype=torch.int64)
         return batch
 
-    def _add(self, batch: dict[str, Any], name: str, texts: list[str]) -> None:
-        for prefix, source in {"": self.text, **self.teacher_text}.items():
+    def _pictures(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        batch: dict[str, Any] = {
+            name: torch.stack([example[name] for example in examples]) for name in examples[0] if name.endswith("image")
+        }
+        keys = [example["key"] for example in examples]
+        if self.image_features is not None:
+            batch |= {"image_features": self.image_features(keys), "image_cut": self.image_cut}
+        for prefix, features in self.teacher_images.items():
+            batch |= {f"{prefix}image_features": features(keys), f"{prefix}image_cut": OUTPUT}
+        return batch
+
+    def _add(self, batch: dict[str, Any], name: str, texts: list[str], student: bool = True) -> None:
+        for prefix, source in {"": self.text if student else None, **self.teacher_text}.items():
             if source is not None:
                 batch |= {f"{prefix}{name}_{key}": value for key, value in source(texts).items()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,9 +33,9 @@ class Objective(nn.Module):
         for label, options in settings.items():
             options = dict(options or {})
             name, weight = options.pop("loss", label), options.pop("weight", 1.0)
-            if not isinstance(weight, int | float):
-                raise RecipeError(f"{where}.{label}.weight: expected a number, got {weight!r}")
-            self.terms[label] = fill(LOSSES.get(name), options, f"{where}.{label}")
+            if not is_finite(weight):
+                raise RecipeError(f"{where}.{label}.weight: expected a finite number, got {weight!r}")
+            self.terms[label] = _build(name, options, f"{where}.{label}")
             self.weights[label] = float(weight)
 
     def inputs(self) -> frozenset[str]:
@@ -52,3 +53,42 @@ class Objective(nn.Module):
             metrics[f"loss/{label}"] = result.value.detach()
             metrics |= {f"{label}/{name}": value for name, value in result.metrics.items()}
         return total, {"loss": total.detach(), **metrics}
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a setting is a finite number; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _build(name: str, options: Mapping[str, Any], where: str) -> nn.Module:
+    """A loss by name; what its constructor refuses is said with its place."""
+    try:
+        loss: nn.Module = fill(LOSSES.get(name), options, where)
+    except RecipeError as error:
+        raise RecipeError(str(error) if str(error).startswith(where) else f"{where}.{error}") from None
+    return loss
+
+
+def check_bias(model: Any, objective: Objective, ignore: bool, where: str) -> None:
+    """Refuses to train a model of the sigmoid loss by the softmax alone.
+
+    Its bias cancels there: the model would learn other logits than those its scale and bias were trained for, and be worth less than it
+    was before.
+
+    Args:
+        model: The model.
+        objective: The losses of the stage.
+        ignore: The stage's `ignore_bias`.
+        where: Dotted place of the stage, for messages.
+
+    Raises:
+        RecipeError: Naming the losses, and what to do.
+    """
+    inputs = objective.inputs()
+    if ignore or getattr(model, "logit_bias", None) is None or "logit_scale" not in inputs or "logit_bias" in inputs:
+        return
+    labels = ", ".join(label for label, loss in objective.terms.items() if "logit_scale" in loss.inputs())  # type: ignore[operator]
+    raise RecipeError(
+        f"{where}.losses: the model has a logit bias, which the sigmoid loss trains, and {labels} takes a softmax, in which it cancels; "
+        f"use the loss siglip (configs/siglip/finetune.yaml does), or set {where}.ignore_bias: true to go on with the softmax"
+    )

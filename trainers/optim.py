@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from modalign.zoo.errors import RecipeError, nearest
 
 from .recipe import StageConfig
-from .roles import TrainedParameter
+from .roles import TrainedParameter, optional_role
 
 
 def build_optimizer(
@@ -57,17 +57,17 @@ def _exempt(model: Any, trained: Sequence[TrainedParameter], stage: StageConfig)
 
 def _layer_scales(model: Any, trained: Sequence[TrainedParameter], stage: StageConfig) -> dict[str, float]:
     """Parameter name -> factor of its learning rate, for the roles with layer decay."""
-    roles = {entry.role for entry in trained}
-    for role, factor in stage.layer_decay.items():
+    roles, factors = {entry.role for entry in trained}, {}
+    for key, factor in stage.layer_decay.items():
+        role, optional = optional_role(key)
+        if optional and role not in roles:
+            continue
+        factors[role] = factor
         if role not in roles or not 0 < factor <= 1:
             raise RecipeError(
                 f"layer_decay: {role}: {factor} (the role must train: {', '.join(sorted(roles))}; the factor is above 0, at most 1)"
             )
-    return {
-        entry.name: stage.layer_decay[entry.role] ** _layers_above(model, entry)
-        for entry in trained
-        if entry.role in stage.layer_decay
-    }
+    return {entry.name: factors[entry.role] ** _layers_above(model, entry) for entry in trained if entry.role in factors}
 
 
 def _layers_above(model: Any, entry: TrainedParameter) -> int:

@@ -1,7 +1,8 @@
 """Which parameters a stage trains: by role, never by luck of a name.
 
 A key of a stage's `train` is a role (`projector`) or part of one (`encoder:blocks.6.*`, a shell pattern over the parameter's name within
-its encoder). A key that matches nothing is an error, and so is a parameter that two keys claim.
+its encoder). A key that matches nothing is an error, and so is a parameter that two keys claim. A question mark behind a role (`head?`,
+`encoder?:attn_pool.*`) makes it optional, for recipes that start from models of any make: it is left out where a model has no such thing.
 """
 
 from __future__ import annotations
@@ -42,18 +43,41 @@ def select(model: Any, train: Mapping[str, float], where: str) -> list[TrainedPa
     chosen: dict[str, TrainedParameter] = {}
     roles = {name: model.role_of(name) for name, _ in model.named_parameters()}
     for key, lr in train.items():
-        role, _, pattern = key.partition(":")
-        matched = [name for name in roles if roles[name] == role and _matches(name, pattern)]
-        if role not in roles.values():
-            raise RecipeError(f"{where}.train: the model has no role {role!r}{nearest(role, set(roles.values()))}")
-        if not matched:
-            examples = ", ".join(sorted({_inner(name) for name in roles if roles[name] == role})[:3])
-            raise RecipeError(f"{where}.train: {key!r} matches no parameter of role {role!r} (they are named like {examples})")
-        for name in matched:
+        role, _ = optional_role(key.partition(":")[0])
+        for name in _matched(roles, key, where):
             if name in chosen:
                 raise RecipeError(f"{where}.train: two keys claim parameter {name!r}; make their patterns exclusive")
             chosen[name] = TrainedParameter(name, role, model.get_parameter(name), float(lr))
+    if not any(entry.role != "aux" for entry in chosen.values()) and any("?" in key.partition(":")[0] for key in train):
+        have = ", ".join(sorted(set(roles.values())))
+        raise RecipeError(f"{where}.train: this model has nothing of {', '.join(train)} but scalars; name a role it has ({have})")
     return list(chosen.values())
+
+
+def optional_role(text: str) -> tuple[str, bool]:
+    """`head?` -> (`head`, True): whether a role may be missing."""
+    return text.removesuffix("?"), text.endswith("?")
+
+
+def roles_of(model: Any) -> set[str]:
+    """The roles of a model's parameters."""
+    return {model.role_of(name) for name, _ in model.named_parameters()}
+
+
+def _matched(roles: Mapping[str, str], key: str, where: str) -> list[str]:
+    """Names of the parameters a key of `train` stands for."""
+    before, _, pattern = key.partition(":")
+    role, optional = optional_role(before)
+    matched = [name for name in roles if roles[name] == role and _matches(name, pattern)]
+    if matched or optional:
+        return matched
+    if role not in roles.values():
+        raise RecipeError(
+            f"{where}.train: the model has no role {role!r}{nearest(role, set(roles.values()))}; "
+            f"write '{role}?' to train it only where there is one"
+        )
+    examples = ", ".join(sorted({_inner(name) for name in roles if roles[name] == role})[:3])
+    raise RecipeError(f"{where}.train: {key!r} matches no parameter of role {role!r} (they are named like {examples})")
 
 
 def _inner(name: str) -> str:
@@ -93,19 +117,42 @@ def _set_mode(module: nn.Module, around: bool, batch_norm: str) -> None:
 
 
 def set_dropout(model: Any, dropout: Mapping[str, float], where: str) -> None:
-    """Sets the probability of every dropout of a role.
+    """Sets the probability of every dropout of a role; 0 also turns off dropped paths and patches.
 
     Raises:
         RecipeError: If a role has no dropout, or a probability is none.
     """
-    for role, probability in dropout.items():
-        found = [m for name, m in model.named_modules() if isinstance(m, nn.Dropout) and model.role_of(name) == role]
-        if not found and probability == 0 and role in {model.role_of(name) for name, _ in model.named_parameters()}:
+    for key, probability in dropout.items():
+        role, optional = optional_role(key)
+        there = [m for name, m in model.named_modules() if name and _role_of_module(model, name) == role]
+        found = [module for module in there if isinstance(module, nn.Dropout)]
+        if probability == 0:
+            _keep_all(there)
+        if not found and (optional or (probability == 0 and role in roles_of(model))):
             continue  # there is none to turn off
         if not found or not 0 <= probability < 1:
             raise RecipeError(f"{where}.dropout: {role}: {probability} (the role must have dropouts, the value be in [0, 1))")
         for module in found:
             module.p = float(probability)
+
+
+def _role_of_module(model: Any, name: str) -> str | None:
+    try:
+        return str(model.role_of(name))
+    except KeyError:  # a module of a family's own without parameters
+        return None
+
+
+#: class -> its probability: whole branches (timm, transformers), patches of a picture (open_clip, timm)
+_DROPPING = {"DropPath": "drop_prob", "PatchDropout": "prob"}
+
+
+def _keep_all(modules: Sequence[nn.Module]) -> None:
+    """Nothing random is left in the forward pass, so that a copy gives the same."""
+    for module in modules:
+        attribute = next((name for kind, name in _DROPPING.items() if kind in type(module).__name__), None)
+        if attribute is not None and hasattr(module, attribute):
+            setattr(module, attribute, 0.0)
 
 
 def set_grad_checkpointing(model: Any, roles: Sequence[str], where: str) -> None:
@@ -114,8 +161,11 @@ def set_grad_checkpointing(model: Any, roles: Sequence[str], where: str) -> None
     Raises:
         RecipeError: If a role has no encoder that can.
     """
-    for role in roles:
+    for key in roles:
+        role, optional = optional_role(key)
         names = {name.split(".")[0] for name, _ in model.named_parameters() if model.role_of(name) == role}
+        if optional and not names:
+            continue
         able = [getattr(model, name) for name in names if hasattr(getattr(model, name), "set_grad_checkpointing")]
         if not able:
             raise RecipeError(f"{where}.grad_checkpointing: {role!r} is no role of an encoder; take it out")

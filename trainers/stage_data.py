@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,45 +15,12 @@ from modalign.zoo.errors import RecipeError
 from .caches import caption_field, image_vectors, text_vectors
 from .evaluation.vectors import Features
 from .examples import CaptionChoice, PairCollate, PairExample, TextInput
+from .needs import Needs as Needs
+from .needs import needs_of as needs_of
+from .needs import teacher_number
 from .recipe import CacheConfig, DataConfig, StageConfig
 from .roles import TrainedParameter
-
-
-@dataclass
-class Needs:
-    """What the losses of a stage ask of the data.
-
-    Attributes:
-        image: Pictures or their features.
-        text: The student's text.
-        second: Second captions.
-        negatives: Texts that must not fit.
-        teacher_text: Prefixes of the teachers whose text is read.
-        ids: Fields whose values are read as ids.
-    """
-
-    image: bool
-    text: bool
-    second: bool
-    negatives: bool
-    teacher_text: tuple[str, ...]
-    ids: tuple[str, ...]
-
-
-_TEXT = ("text_embedding", "second_text_embedding", "negative_text_embedding", "caption_logits")
-
-
-def needs_of(inputs: frozenset[str]) -> Needs:
-    """Reads off the names of the entries losses read."""
-    teachers = {found.group(1) for name in inputs if (found := re.match(r"(teacher\d*_)(second_|negative_)?text_", name))}
-    return Needs(
-        image=any("image_embedding" in name or name == "caption_logits" for name in inputs),
-        text=any(name in _TEXT for name in inputs),
-        second=any("second_text" in name for name in inputs),
-        negatives=any("negative_text" in name for name in inputs),
-        teacher_text=tuple(sorted(teachers)),
-        ids=tuple(sorted(name.removesuffix("_id") for name in inputs if name.endswith("_id"))),
-    )
+from .teacher_pictures import teacher_pictures
 
 
 def open_shards(name: str, data: DataConfig) -> ShardSet:
@@ -92,6 +57,21 @@ def check_cuts(model: Any, trained: Sequence[TrainedParameter], cache: CacheConf
             raise RecipeError(f"{where}: {entry.name} trains, but cache.text keeps the text encoder's output fixed; turn one off")
 
 
+def check_needs(needs: Needs, stage: StageConfig, where: str) -> None:
+    """Refuses to cache what the losses need as it is.
+
+    Raises:
+        RecipeError: Naming the setting.
+    """
+    cached = {"cache.image": bool(stage.cache.image), "cache.text": stage.cache.text}
+    for name in (name for name, on in cached.items() if on and needs.captioning):
+        raise RecipeError(
+            f"{where}.{name}: a loss predicts captions, which takes the picture and the tokens themselves; take it out"
+        )
+    if stage.cache.text and (needs.negatives or needs.grouped):
+        raise RecipeError(f"{where}.cache.text: only captions are cached, not the negatives that a loss reads; take it out")
+
+
 def build_loader(
     model: Any,
     teachers: Sequence[Any],
@@ -119,26 +99,33 @@ def build_loader(
         world_size: All processes.
         folder: The stage's folder, for features only this run can use and the list of skipped samples.
     """
+    check_needs(needs, stage, where)
     sources, weights = open_sources(data, f"{where}.data")
     plan = BatchPlan([shards.shard_sizes for shards in sources], weights, data.batch_size, seed, data.samples_per_epoch)
     cut = stage.cache.image if needs.image else None
     images = image_vectors(model.image, sources, cut, data.num_workers) if cut else None
     reads_pictures = needs.image and images is None
+    taught = teacher_pictures(model, teachers, needs, cut, sources, data.num_workers)
     example = PairExample(
         model.image.preprocess if reads_pictures else None,
         data.augment,
         CaptionChoice(data.languages, data.pick, needs.second, data.second_caption == "first_sentence"),
-        data.negatives if needs.negatives else 0,
+        data.negatives if needs.negatives or needs.grouped else 0,
         needs.ids,
+        taught.preprocess,
     )
     collate = PairCollate(
-        text=_student_text(model, sources, stage, data) if needs.text else None,
+        text=_student_text(model, sources, stage, data) if needs.text or needs.grouped else None,
+        plain=needs.text,
         teacher_text={
             prefix: _teacher_text(prefix, teachers, sources, stage, data, folder, where) for prefix in needs.teacher_text
         },
         second=needs.second,
         image_features=None if images is None else images.take,
         image_cut=cut,
+        teacher_images=taught.features,
+        negatives=needs.negatives,
+        grouped=needs.grouped,
     )
     fields = [caption_field(*sources)] + (["image"] if reads_pictures else [])
     return Loader(
@@ -172,7 +159,7 @@ def _teacher_text(
     folder: Path,
     where: str,
 ) -> TextInput:
-    number = int(prefix.removeprefix("teacher").removesuffix("_") or 1)
+    number = teacher_number(prefix)
     if number > len(teachers):
         raise RecipeError(
             f"{where}: a loss reads {prefix}text_..., but the stage has {len(teachers)} teachers; give teacher: a stage or a release, "

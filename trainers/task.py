@@ -16,6 +16,7 @@ from modalign.zoo.losses.grad_cache import cached_forward
 from modalign.zoo.losses.parts.chunks import split_rows
 
 from .guard import FiniteGuard
+from .needs import needs_of, teacher_prefix
 from .objective import Objective
 from .optim import build_optimizer, build_schedule
 from .parallel.sharded import is_sharded, shard_model, usable, whole_norm
@@ -102,17 +103,14 @@ class TrainingTask(pl.LightningModule):
         return cached_forward(self.model, split_rows(batch, rows), self.objective.inputs(), parameters=parameters)
 
     def _teacher_outputs(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Outputs of every teacher that some loss reads and the batch does not hold already, each under its prefix.
-
-        A teacher sees the same pictures, and the text entries made for it.
-        """
+        """Outputs of every teacher that some loss reads and the batch does not hold already, each under its prefix."""
         outputs: dict[str, Tensor] = {}
+        seeing = needs_of(self.objective.inputs()).teacher_image
         for number, teacher in enumerate((self.teacher, *self.more_teachers), start=1):
             prefix = teacher_prefix(number)
             if teacher is None or all(not n.startswith(prefix) or n in batch for n in self.objective.inputs()):
                 continue
-            view = {key: value for key, value in batch.items() if key.startswith("image")}
-            view |= {key.removeprefix(prefix): value for key, value in batch.items() if key.startswith(prefix)}
+            view = teacher_view(batch, prefix, pictures=prefix in seeing)
             with torch.no_grad(), usable(teacher):
                 outputs |= {f"{prefix}{name}": value for name, value in teacher(view).items()}
         return outputs
@@ -222,9 +220,17 @@ class TrainingTask(pl.LightningModule):
         return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
 
 
-def teacher_prefix(number: int) -> str:
-    """What the entries of the n-th teacher start with: `teacher_`, `teacher2_`, `teacher3_`."""
-    return "teacher_" if number == 1 else f"teacher{number}_"
+def teacher_view(batch: Mapping[str, Any], prefix: str, *, pictures: bool) -> dict[str, Any]:
+    """What a teacher is given of a batch: the text made for it, and pictures: its own where there are such, else the student's.
+
+    Args:
+        batch: The batch.
+        prefix: Of the teacher.
+        pictures: Whether some loss reads what comes of pictures; else they are not worth a pass through its encoder.
+    """
+    own = {key.removeprefix(prefix): value for key, value in batch.items() if key.startswith(prefix)}
+    shared = pictures and not any(key.startswith("image") for key in own)
+    return own | ({key: value for key, value in batch.items() if key.startswith("image")} if shared else {})
 
 
 def _statistics(model: nn.Module, prefix: str) -> set[str]:

@@ -64,6 +64,8 @@ class Registry:
         Raises:
             AssemblyError: If there is none; the message suggests the nearest.
         """
+        if not isinstance(name, str):
+            raise AssemblyError(f"a {self.kind} is given by its name (there are: {', '.join(self.names())}), not as {name!r}")
         if name in self._classes:
             return self._classes[name]
         if name in self._where:

@@ -12,6 +12,8 @@ from modalign.trainers.recipe import shipped_recipes
 FINETUNE = {  # recipe -> parts that train
     "clip/finetune": {"image_projector", "text_projector", "logit_scale"},
     "clip/finetune_deep": {"image", "image_projector", "text_projector", "logit_scale"},
+    "siglip/finetune": {"image_projector", "text_projector", "logit_scale", "logit_bias"},
+    "siglip/finetune_deep": {"image", "image_projector", "text_projector", "logit_scale", "logit_bias"},
 }
 
 
@@ -77,7 +79,7 @@ def test_two_steps_of_every_stage(name, toy_assets, own_home, monkeypatch, tmp_p
 @pytest.mark.parametrize("name", sorted(FINETUNE))
 def test_finetune_starts_from_a_release(name, toy_assets, own_home, monkeypatch, tmp_path):
     monkeypatch.setenv("MODALIGN_DATA", str(toy_assets))
-    start = train(_small("clip/flickr8k", tmp_path / "start"))
+    start = train(_small(f"{name.partition('/')[0]}/flickr8k", tmp_path / "start"))
     shards = str(toy_assets / "openmoji" / "train")
     overrides = {
         "init_from": str(start),

@@ -8,6 +8,7 @@ from typing import Any
 from modalign.zoo.configure import check_keys
 from modalign.zoo.errors import RecipeError, nearest
 
+from .ranges import check_data_ranges, check_stage_ranges, check_trainer_ranges, number
 from .settings import DataConfig, EvaluateConfig, Recipe, StageConfig, teachers_of
 
 
@@ -30,8 +31,9 @@ def check_recipe(recipe: Recipe, where: str) -> None:
         raise RecipeError(f"{where}: stages is empty; a recipe has at least one")
     for name in recipe.stages:
         _check_stage(recipe, name, f"{where}: stages.{name}")
-    if min(recipe.trainer.log_every, recipe.trainer.checkpoint_every, recipe.trainer.keep_checkpoints) < 1:
-        raise RecipeError(f"{where}: trainer.log_every, checkpoint_every and keep_checkpoints must be at least 1")
+    check_trainer_ranges(recipe.trainer, f"{where}: trainer")
+    check_data_ranges(recipe.data, f"{where}: data")
+    number(recipe.seed, f"{where}: seed", least=0)
     if recipe.release is not None and recipe.release not in recipe.stages:
         raise RecipeError(f"{where}: release: there is no stage {recipe.release!r}{nearest(recipe.release, recipe.stages)}")
     if recipe.evaluate is not None:
@@ -58,17 +60,15 @@ def _check_stage(recipe: Recipe, name: str, place: str) -> None:
     stage, names = recipe.stages[name], list(recipe.stages)
     if (stage.epochs is None) == (stage.steps is None):
         raise RecipeError(f"{place}: give one of epochs and steps")
-    if (stage.epochs or stage.steps or 0) <= 0 or not 0 <= stage.warmup <= 1:
-        raise RecipeError(f"{place}: epochs or steps must be above 0, warmup a share of the steps between 0 and 1")
     if not stage.train or not stage.losses:
         raise RecipeError(f"{place}: train and losses say what trains and on what; neither may be empty")
+    check_stage_ranges(stage, place)
+    _check_losses(stage, f"{place}.losses")
     _check_order(stage, names[names.index(name) :], name, place)
     if stage.teacher_decay != 1.0 and stage.teacher != "self":
         raise RecipeError(f"{place}.teacher_decay: only a teacher that is a copy of the model (teacher: self) can average it")
     if recipe.model is None and stage.model is None and recipe.init_from is None:
         raise RecipeError(f"{place}: there is no model: give model, or init_from with a release that says what it is")
-    if stage.accumulate < 1 or recipe.trainer.skip_nonfinite < 0 or not 0 < (stage.ema or 0.5) < 1:
-        raise RecipeError(f"{place}: accumulate must be 1 or more, skip_nonfinite 0 or more, ema between 0 and 1")
     if stage.accumulate > 1 and stage.batch_norm == "train":
         raise RecipeError(
             f"{place}.accumulate: batch norms in training mode would see the parts, not the batch; set batch_norm: frozen"
@@ -77,10 +77,31 @@ def _check_stage(recipe: Recipe, name: str, place: str) -> None:
         raise RecipeError(f"{place}.ema: averaged weights are not kept for a sharded model; use strategy: ddp, or leave ema out")
     check_keys(DataConfig, stage.data, f"{place}.data")
     data = recipe.stage_data(name)
+    check_data_ranges(data, f"{place}.data")
     if stage.cache.text and (data.pick == "joined" or data.second_caption == "first_sentence"):
         raise RecipeError(f"{place}.cache.text: only captions as they stand are cached, not joined ones or their first sentences")
+    _check_validate(stage, f"{place}.validate")
     if stage.cache.image:
-        _check_cache(recipe.stage_data(name), f"{place}.cache.image")
+        _check_cache(data, f"{place}.cache.image")
+
+
+def _check_validate(stage: StageConfig, place: str) -> None:
+    """The deciding metric is looked up now, not at the first validation."""
+    from ..callbacks.metric_names import check_metric
+
+    if stage.validate is not None:
+        check_metric(stage.validate.metric, f"{place}.metric")
+
+
+def _check_losses(stage: StageConfig, place: str) -> None:
+    """Settings of the losses that are known by now; those of other packages are looked up when the stage starts."""
+    from modalign.zoo.registry import LOSSES
+
+    from ..objective import Objective
+
+    known = LOSSES.names()
+    names = {label: (settings or {}).get("loss", label) for label, settings in stage.losses.items()}
+    Objective({label: stage.losses[label] for label, name in names.items() if name in known}, place)
 
 
 def _check_order(stage: StageConfig, later: list[str], name: str, place: str) -> None:

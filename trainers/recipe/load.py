@@ -31,9 +31,15 @@ def load_recipe(source: str | Path | Mapping[str, Any], overrides: Mapping[str, 
     check_languages(values, where)
     recipe = fill(Recipe, values, where)
     if recipe.run_dir is None:
-        recipe.run_dir = f"runs/{Path(where).stem}"
+        recipe.run_dir = _default_run_dir(Path(where))
     check_recipe(recipe, where)
     return recipe
+
+
+def _default_run_dir(file: Path) -> str:
+    """Recipes of several families have the same name, and a run folder holds one run."""
+    family = file.resolve().parent
+    return f"runs/{family.name}-{file.stem}" if family.parent.name == "configs" else f"runs/{file.stem}"
 
 
 def _read(path: Path) -> tuple[dict[str, Any], str]:

@@ -94,7 +94,8 @@ class StageConfig:
 
     Attributes:
         train: What trains, with its learning rate: a role (`projector: 1e-3`) or part of one (`encoder:blocks.6.*: 1e-4`).
-            Everything else is frozen, in eval mode and without gradients.
+            Everything else is frozen, in eval mode and without gradients. `head?` trains it only where the model has one, here and in
+            the other settings that name roles.
         losses: Label -> {loss: NAME (default: the label), weight: 1.0, ...settings of the loss}.
         model: A model of the stage's own, such as a teacher to be trained first; default the recipe's.
         init_from: A stage of this recipe or a release to take weights from; default the stage before with the same model.
@@ -118,8 +119,9 @@ class StageConfig:
             (GradCache): less memory for one more forward.
         grad_checkpointing: Roles whose activations are recomputed in the backward pass, to save memory.
         dropout: Role -> probability: sets every dropout of that role for this stage, such as `{head: 0.0}` where a self-teacher is to
-            start equal; default as the model was built.
+            start equal; default as the model was built. 0 also turns off dropped paths and patches.
         batch_norm: `frozen` keeps running statistics even where the parameters train, so that a self-teacher starts equal.
+        ignore_bias: Train a model that has a logit bias (the sigmoid loss's) by losses that leave it out, such as `clip`.
         cache: What is computed once.
         validate: Validation while training; None does not validate.
         keep: What the stage leaves in its folder: an `adapter` release, a `full` one.
@@ -148,6 +150,7 @@ class StageConfig:
     grad_checkpointing: list[str] = field(default_factory=list)
     dropout: dict[str, float] = field(default_factory=dict)
     batch_norm: Literal["frozen", "train"] = "frozen"
+    ignore_bias: bool = False
     cache: CacheConfig = field(default_factory=CacheConfig)
     validate: ValidateConfig | None = None
     keep: Literal["adapter", "full"] = "adapter"
@@ -228,7 +231,7 @@ class Recipe:
         trainer: Where it runs.
         evaluate: What is measured after every stage; None measures nothing.
         seed: Of initial weights, order and augmentation.
-        run_dir: Where the run lives; default runs/RECIPE-NAME.
+        run_dir: Where the run lives; default runs/FAMILY-NAME for configs/FAMILY/NAME.yaml, runs/NAME for any other NAME.yaml.
         init_from: A release the model starts from.
         release: Which stage's model becomes the run's release; default the last.
         title: One line for report and model card.

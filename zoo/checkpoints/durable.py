@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 
 def staging_for(path: Path) -> Path:
@@ -42,15 +44,32 @@ def put_in_place(staging: Path, path: Path) -> None:
 
 
 def recover(parent: Path, pattern: str = "*") -> None:
-    """Puts the folders `pattern` of a parent in order after a crash: finishes interrupted replacements, removes litter."""
+    """Puts the folders `pattern` of a parent in order after a crash: finishes interrupted replacements, removes litter.
+
+    One process should do it; where two do, what the other has put in order already is none of this one's business.
+    """
     for old in parent.glob(f"{pattern}.old-*"):
         target = old.with_name(old.name.split(".old-")[0])
         if target.exists():
-            shutil.rmtree(old)
-        else:
+            _remove(old)
+            continue
+        with suppress(FileNotFoundError):
             os.replace(old, target)
     for litter in parent.glob(f"{pattern}.tmp-*"):
-        shutil.rmtree(litter) if litter.is_dir() else litter.unlink()
+        _remove(litter)
+
+
+def _remove(path: Path) -> None:
+    """Deletes a file or folder; that it is gone by then, or goes meanwhile, is fine."""
+    if path.is_dir():
+        shutil.rmtree(path, onerror=_unless_gone)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _unless_gone(function: Any, path: str, failure: Any) -> None:
+    if not isinstance(failure[1], FileNotFoundError):
+        raise failure[1]
 
 
 def write_text(path: Path, text: str) -> None:

@@ -100,12 +100,12 @@ class DualEncoder(nn.Module):
 
         Args:
             batch: `image` (B, 3, H, W) uint8, or `image_features` with `image_cut`; `text_ids` and `text_mask` (N, T), or
-                `text_features` (N, D_text); the same with `second_` in front for a second caption, and with `negative_` for texts that
-                belong to no picture.
+                `text_features` (N, D_text); the same with `second_` in front for a second caption, with `negative_` for texts that
+                belong to no picture, and with `grouped_` for captions each followed by its negatives.
 
         Returns:
-            `image_embedding` (B, D), `text_embedding` (N, D), `second_text_embedding` (N, D), each where there is input, as unit
-            vectors, `logit_scale`, exponentiated, and `logit_bias` where the family has one.
+            `image_embedding` (B, D), `text_embedding` (N, D), the latter with the same prefixes, each where there is input, as unit
+            vectors; `logit_scale`, exponentiated, and `logit_bias` where the family has one.
         """
         outputs = self._scalars()
         if "image_features" in batch:
@@ -113,7 +113,7 @@ class DualEncoder(nn.Module):
             outputs["image_embedding"] = self._project(self.image_projector, pooled)
         elif "image" in batch:
             outputs["image_embedding"] = self._project(self.image_projector, self.image.pooled(batch["image"]))
-        for prefix in ("", "second_", "negative_"):
+        for prefix in ("", "second_", "negative_", "grouped_"):
             if f"{prefix}text_features" in batch:
                 features = batch[f"{prefix}text_features"].float()
             elif f"{prefix}text_ids" in batch:
@@ -132,7 +132,11 @@ class DualEncoder(nn.Module):
 
     @staticmethod
     def _project(projector: nn.Module, features: Tensor) -> Tensor:
-        return F.normalize(projector(features).float(), dim=-1)
+        weight = next(projector.parameters(), None)
+        if weight is not None and not torch.is_autocast_enabled(features.device.type):
+            features = features.to(weight.dtype)  # cached ones are float32, whatever the module computes in
+        projected = projector(features)
+        return F.normalize(projected.to(torch.promote_types(projected.dtype, torch.float32)), dim=-1)
 
     def after_step(self) -> None:
         """Keeps the scale within [1, 100], as CLIP does after every optimiser step."""

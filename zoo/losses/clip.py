@@ -15,7 +15,7 @@ from ..errors import RecipeError
 from .base import Loss, LossValue
 from .parts.pairs import Pairs, gathered_pairs, local_pairs
 from .parts.precision import at_least_float32, no_autocast
-from .parts.rows import check_chunk, hits, row_means
+from .parts.rows import check_chunk, check_number, hits, row_means
 
 
 def clip_loss(
@@ -51,13 +51,11 @@ def clip_loss(
     all_image = pairs.all_image if all_image is None else at_least_float32(all_image)
     all_text = pairs.all_text if all_text is None else at_least_float32(all_text)
     pairs = Pairs(pairs.image, pairs.text, all_image, all_text, offset)
-    return contrast(pairs, logit_scale, label_smoothing=label_smoothing, chunk=chunk)[0]
+    return contrast(pairs, logit_scale, label_smoothing=label_smoothing, chunk=chunk).value
 
 
-def contrast(
-    pairs: Pairs, logit_scale: Tensor | float, *, label_smoothing: float = 0.0, chunk: int | None = None
-) -> tuple[Tensor, Tensor]:
-    """`clip_loss` of pairs, with the share of images whose own text scores highest."""
+def contrast(pairs: Pairs, logit_scale: Tensor | float, *, label_smoothing: float = 0.0, chunk: int | None = None) -> LossValue:
+    """`clip_loss` of pairs; its metrics are the shares of images whose own text scores highest, and of texts whose image does."""
 
     def score(columns: Tensor) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
         def term(rows: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,9 +67,9 @@ def contrast(
         return term
 
     with no_autocast(pairs.image):
-        image_to_text, accuracy = row_means(score(pairs.all_text), pairs.image, pairs.labels, chunk=chunk)
-        text_to_image, _ = row_means(score(pairs.all_image), pairs.text, pairs.labels, chunk=chunk)
-        return 0.5 * (image_to_text + text_to_image), accuracy
+        image_to_text, found_text = row_means(score(pairs.all_text), pairs.image, pairs.labels, chunk=chunk)
+        text_to_image, found_image = row_means(score(pairs.all_image), pairs.text, pairs.labels, chunk=chunk)
+        return LossValue(0.5 * (image_to_text + text_to_image), {"i2t_accuracy": found_text, "t2i_accuracy": found_image})
 
 
 class ClipLoss(Loss):
@@ -118,6 +116,7 @@ class ClipLoss(Loss):
                 "gather_with_grad: false with local_loss: true would train in a wrong direction: each rank scores only its own rows, and "
                 "what other ranks' rows contribute to its encoders is lost; leave gather_with_grad on, or set local_loss: false"
             )
+        check_number(label_smoothing, "label_smoothing", most=1.0)
         self.label_smoothing, self.chunk = label_smoothing, check_chunk(chunk)
         self.local_loss, self.gather_with_grad = local_loss, gather_with_grad
         self.image, self.text, self.scale, self.bias = image, text, scale, bias
@@ -127,13 +126,13 @@ class ClipLoss(Loss):
         return frozenset({self.image, self.text, self.scale})
 
     def forward(self, outputs: Mapping[str, Any], batch: Mapping[str, Any]) -> LossValue:
-        """See `clip_loss`; also reports the top-1 accuracy from image to text."""
+        """See `clip_loss`; also reports the top-1 accuracy of both directions and the scale."""
         image, text = self.entry(self.image, outputs, batch), self.entry(self.text, outputs, batch)
         scale = self.entry(self.scale, outputs, batch)
         pairs = gathered_pairs(image, text, self.gather_with_grad)
         if not self.local_loss:
             pairs = Pairs(pairs.all_image, pairs.all_text, pairs.all_image, pairs.all_text)
-        value, accuracy = contrast(pairs, scale, label_smoothing=self.label_smoothing, chunk=self.chunk)
+        found = contrast(pairs, scale, label_smoothing=self.label_smoothing, chunk=self.chunk)
         bias = self.optional(self.bias, outputs, batch)
-        value = value if bias is None else value + 0.0 * bias.sum()
-        return LossValue(value, {"accuracy": accuracy, "scale": scale.detach().squeeze()})
+        value = found.value if bias is None else found.value + 0.0 * bias.sum()
+        return LossValue(value, found.metrics | {"scale": scale.detach().squeeze()})

@@ -15,7 +15,7 @@ from ..errors import RecipeError, nearest
 from .base import Loss, LossValue
 from .clip import contrast
 from .parts.pairs import gathered_pairs, local_pairs
-from .parts.rows import check_chunk
+from .parts.rows import check_chunk, check_number
 from .parts.soft_targets import Average, Scored, soft_contrast
 
 
@@ -29,10 +29,11 @@ def ensemble_distillation(
     average: Average = "probabilities",
     chunk: int | None = None,
 ) -> Tensor:
-    """`(1 - λ) L_clip + λ 0.5 [H(P, S) + H(P', Sᵀ)]`, `P = (1/K) Σ_k softmax(s_k a_k b_kᵀ)`.
+    """`(1 - λ) L_clip + λ (1/K) Σ_k 0.5 [KL(P_k, S) + KL(P_k', Sᵀ)]`, `P_k = softmax(s_k a_k b_kᵀ)`.
 
-    H is the cross entropy of `logit_distillation`; with one teacher and λ = 1 this is that loss. Averaging the K divergences instead
-    of the K distributions has the same gradient, because H is linear in P.
+    The mean of the K divergences is `H(P, S) - (1/K) Σ_k H(P_k)` with `P = (1/K) Σ_k P_k`, because the cross entropy H is linear in P:
+    one pass over the averaged probabilities gives value and gradient. With one teacher and λ = 1 it is `logit_distillation` less the
+    teacher's entropy, a constant.
 
     Args:
         image: (B, D) the student's unit vectors.
@@ -40,11 +41,11 @@ def ensemble_distillation(
         logit_scale: The student's s, exponentiated.
         teachers: (image vectors (B, D_k), text vectors (B, D_k), scale s_k = 1/temperature) of each; no gradient flows into them.
         share: λ, the part of the distillation.
-        average: `probabilities` (after the softmax) or `logits` (their mean, before it).
+        average: `probabilities` (after the softmax), or `logits`: one divergence, from the softmax of the teachers' mean logits.
         chunk: Rows of logits at a time; the same value and gradients.
 
     Returns:
-        Scalar. Over ranks: local; `EnsembleDistillation` gathers.
+        Scalar; with λ = 1 and one teacher 0 where the student agrees with it. Over ranks: local; `EnsembleDistillation` gathers.
     """
     taught = [Scored(local_pairs(a, b), scale) for a, b, scale in teachers]
     return _mixture(Scored(local_pairs(image, text), logit_scale), taught, logit_scale, share, average, chunk)[0]
@@ -58,12 +59,13 @@ def _mixture(
     average: Average,
     chunk: int | None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    value, least = soft_contrast(student, teachers, average, chunk)
-    metrics = {"kl": value.detach() - least}
+    cross_entropy, entropy = soft_contrast(student, teachers, average, chunk)
+    divergence = cross_entropy - entropy
+    metrics = {"kl": divergence.detach()}
     if share == 1.0 or clip_scale is None:
-        return share * value, metrics
-    clip, accuracy = contrast(student.pairs, clip_scale, chunk=chunk)
-    return (1 - share) * clip + share * value, metrics | {"clip": clip.detach(), "accuracy": accuracy}
+        return share * divergence, metrics
+    clip = contrast(student.pairs, clip_scale, chunk=chunk)
+    return (1 - share) * clip.value + share * divergence, metrics | clip.metrics | {"clip": clip.value.detach()}
 
 
 class EnsembleDistillation(Loss):
@@ -74,7 +76,7 @@ class EnsembleDistillation(Loss):
     Args:
         teachers: K; entries of teacher 1 begin with `teacher_`, those of the others with `teacher2_`, `teacher3_`, ...
         share: λ, the part of the distillation; the rest, 1 - λ, is CLIP's loss.
-        average: `probabilities` (after the softmax) or `logits` (before it).
+        average: Of the teachers' `probabilities` (after the softmax) or `logits` (before it).
         teacher_scales: A number for each teacher's logits, instead of their own scales.
         student_scale: A number for the student's logits in the distillation, instead of its learned scale.
         chunk: Rows of logits at a time, computed again in the backward pass.
@@ -101,6 +103,8 @@ class EnsembleDistillation(Loss):
         super().__init__()
         if teachers < 1 or (teacher_scales is not None and len(teacher_scales) != teachers):
             raise RecipeError(f"teachers: {teachers} teachers with teacher_scales {teacher_scales}; give one scale per teacher")
+        for scale_number in (student_scale, *(teacher_scales or ())):
+            check_number(scale_number, "student_scale, teacher_scales", open_end=True)
         if not 0.0 <= share <= 1.0:
             raise RecipeError(f"share: {share} is not between 0 (CLIP's loss alone) and 1 (distillation alone)")
         if average not in get_args(Average):
@@ -117,7 +121,7 @@ class EnsembleDistillation(Loss):
         return frozenset(names | ({self.scale} if self.student_scale is None or self.share < 1.0 else set()))
 
     def forward(self, outputs: Mapping[str, Any], batch: Mapping[str, Any]) -> LossValue:
-        """See `ensemble_distillation`; also reports the KL divergence and, with λ < 1, CLIP's loss and accuracy."""
+        """See `ensemble_distillation`; also reports the KL divergence and, with λ < 1, CLIP's loss and both accuracies."""
         image, text = self.entry(self.image, outputs, batch), self.entry(self.text, outputs, batch)
         learned = self.entry(self.scale, outputs, batch) if self.scale in self.inputs() else None
         number = self.student_scale if self.student_scale is not None else learned

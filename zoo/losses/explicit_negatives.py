@@ -15,7 +15,7 @@ from .base import Loss, LossValue
 from .parts.candidates import candidates_loss, gathered_negatives
 from .parts.pairs import gathered_pairs
 from .parts.precision import at_least_float32
-from .parts.rows import check_chunk
+from .parts.rows import check_chunk, check_number
 
 
 def explicit_negatives_loss(
@@ -60,6 +60,7 @@ class ExplicitNegativesLoss(Loss):
         negative: str = "negative_text_embedding",
     ) -> None:
         super().__init__()
+        check_number(None if isinstance(scale, str) else scale, "scale", open_end=True)
         self.scale, self.chunk = scale, check_chunk(chunk)
         self.query, self.positive, self.negative = query, positive, negative
 

@@ -1,4 +1,6 @@
-"""One direction, negatives in the text entry itself: each positive is followed by its h negatives.
+"""One direction, positives and negatives in one entry: each positive is followed by its h negatives.
+
+The data makes such groups of a sample's caption and of h texts of its field `negatives` (`data.negatives: h`).
 
 Source: `SimpleContrastiveLoss` of GradCache (arXiv 2101.06983).
 """
@@ -16,7 +18,7 @@ from .base import Loss, LossValue
 from .parts.candidates import candidates_loss
 from .parts.distributed import gather, rank
 from .parts.precision import at_least_float32
-from .parts.rows import check_chunk
+from .parts.rows import check_chunk, check_number
 
 
 def grouped_negatives_loss(
@@ -57,11 +59,12 @@ class GroupedNegativesLoss(Loss):
         scale: float | str = "logit_scale",
         chunk: int | None = None,
         query: str = "image_embedding",
-        grouped: str = "text_embedding",
+        grouped: str = "grouped_text_embedding",
     ) -> None:
         super().__init__()
         if negatives < 0:
             raise RecipeError(f"negatives: {negatives} negatives behind each positive are not possible; give 0 or more")
+        check_number(None if isinstance(scale, str) else scale, "scale", open_end=True)
         self.negatives, self.scale, self.chunk = negatives, scale, check_chunk(chunk)
         self.query, self.grouped = query, grouped
 
@@ -80,7 +83,7 @@ class GroupedNegativesLoss(Loss):
         if len(grouped) != len(query) * size:
             raise AssemblyError(
                 f"{len(query)} queries in groups of 1 positive and {self.negatives} negatives need {len(query) * size} rows of "
-                f"{self.grouped!r}, not {len(grouped)}; change negatives, or the data"
+                f"{self.grouped!r}, not {len(grouped)}; set negatives here and data.negatives to the same number"
             )
         labels = torch.arange(rank() * len(query), (rank() + 1) * len(query), device=query.device) * size
         candidates = gather(at_least_float32(grouped))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .base import Loss, LossValue
 from .parts.pairs import gathered_pairs, local_pairs
-from .parts.rows import check_chunk
+from .parts.rows import check_chunk, check_number
 from .parts.soft_targets import Scored, soft_contrast
 
 
@@ -74,6 +74,8 @@ class LogitDistillation(Loss):
         teacher: str = "teacher_",
     ) -> None:
         super().__init__()
+        for name, number in (("student_scale", student_scale), ("teacher_scale", teacher_scale)):
+            check_number(number, name, open_end=True)
         self.student_scale, self.teacher_scale, self.chunk = student_scale, teacher_scale, check_chunk(chunk)
         self.image, self.text, self.scale, self.teacher = image, text, scale, teacher
 

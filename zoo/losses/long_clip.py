@@ -16,7 +16,7 @@ from .parts.distributed import gather, rank
 from .parts.pairs import Pairs, gathered_pairs, local_pairs
 from .parts.precision import at_least_float32
 from .parts.principal_components import principal_reconstruction
-from .parts.rows import check_chunk
+from .parts.rows import check_chunk, check_number
 
 
 def long_clip_loss(
@@ -46,8 +46,8 @@ def long_clip_loss(
         Scalar. Over ranks: local; `LongClipLoss` gathers.
     """
     options: dict[str, Any] = {"label_smoothing": label_smoothing, "chunk": chunk}
-    detailed, _ = contrast(local_pairs(image, long_text), logit_scale, **options)
-    coarse, _ = contrast(local_pairs(principal_reconstruction(image, components), short_text), logit_scale, **options)
+    detailed = contrast(local_pairs(image, long_text), logit_scale, **options).value
+    coarse = contrast(local_pairs(principal_reconstruction(image, components), short_text), logit_scale, **options).value
     return detailed + short_weight * coarse
 
 
@@ -85,6 +85,8 @@ class LongClipLoss(Loss):
         scale: str = "logit_scale",
     ) -> None:
         super().__init__()
+        check_number(label_smoothing, "label_smoothing", most=1.0)
+        check_number(short_weight, "short_weight")
         self.components = check_chunk(components, "components") or components
         self.short_weight, self.label_smoothing = short_weight, label_smoothing
         self.gather_components, self.chunk = gather_components, check_chunk(chunk)
@@ -95,15 +97,15 @@ class LongClipLoss(Loss):
         return frozenset({self.image, self.text, self.short_text, self.scale})
 
     def forward(self, outputs: Mapping[str, Any], batch: Mapping[str, Any]) -> LossValue:
-        """See `long_clip_loss`; also reports both terms and the accuracy from image to long caption."""
+        """See `long_clip_loss`; also reports both terms and the accuracies between image and long caption."""
         image, long_text, short_text, scale = (
             self.entry(name, outputs, batch) for name in (self.image, self.text, self.short_text, self.scale)
         )
         options: dict[str, Any] = {"label_smoothing": self.label_smoothing, "chunk": self.chunk}
-        detailed, accuracy = contrast(gathered_pairs(image, long_text), scale, **options)
-        coarse, _ = contrast(self._coarse_pairs(image, short_text), scale, **options)
-        metrics = {"long": detailed.detach(), "short": coarse.detach(), "accuracy": accuracy}
-        return LossValue(detailed + self.short_weight * coarse, metrics)
+        detailed = contrast(gathered_pairs(image, long_text), scale, **options)
+        coarse = contrast(self._coarse_pairs(image, short_text), scale, **options).value
+        metrics = {"long": detailed.value.detach(), "short": coarse.detach(), **detailed.metrics}
+        return LossValue(detailed.value + self.short_weight * coarse, metrics)
 
     def _coarse_pairs(self, image: Tensor, short_text: Tensor) -> Pairs:
         if not self.gather_components:

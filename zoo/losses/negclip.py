@@ -68,10 +68,11 @@ class NegClipLoss(Loss):
         return frozenset({self.image, self.text, self.negative, self.scale})
 
     def forward(self, outputs: Mapping[str, Any], batch: Mapping[str, Any]) -> LossValue:
-        """See `negclip_loss`; also reports the top-1 accuracy from image to text, negatives included."""
+        """See `negclip_loss`; also reports the top-1 accuracy of both directions, image to text with the negatives."""
         pairs = gathered_pairs(self.entry(self.image, outputs, batch), self.entry(self.text, outputs, batch))
         scale = self.entry(self.scale, outputs, batch)
         texts = torch.cat((pairs.all_text, gathered_negatives(self.entry(self.negative, outputs, batch))))
-        to_text, accuracy = candidates_loss(pairs.image, texts, pairs.labels, scale, chunk=self.chunk)
-        to_image, _ = candidates_loss(pairs.text, pairs.all_image, pairs.labels, scale, chunk=self.chunk)
-        return LossValue(0.5 * (to_text + to_image), {"accuracy": accuracy, "scale": scale.detach().squeeze()})
+        to_text, found_text = candidates_loss(pairs.image, texts, pairs.labels, scale, chunk=self.chunk)
+        to_image, found_image = candidates_loss(pairs.text, pairs.all_image, pairs.labels, scale, chunk=self.chunk)
+        metrics = {"i2t_accuracy": found_text, "t2i_accuracy": found_image, "scale": scale.detach().squeeze()}
+        return LossValue(0.5 * (to_text + to_image), metrics)

@@ -16,7 +16,7 @@ from torch import Tensor
 from .base import Loss, LossValue
 from .parts.pairs import Pairs, gathered_pairs, local_pairs
 from .parts.precision import no_autocast
-from .parts.rows import check_chunk, hits, row_means
+from .parts.rows import check_chunk, check_number, hits, row_means
 
 
 def reweighted_negatives_loss(
@@ -25,15 +25,15 @@ def reweighted_negatives_loss(
     logit_scale: Tensor | float,
     *,
     beta: float = 0.25,
-    with_positive: bool = False,
+    with_positive: bool = True,
     chunk: int | None = None,
 ) -> Tensor:
     """`0.5 [L(S) + L(Sᵀ)]`, `L(S) = mean_i (log Σ_j w_ij exp S_ij - S_ii)`, S = s x yᵀ, no gradient through w.
 
-    Without the positive (default) the weights share out the row's N - 1 negatives,
-    `w_ij = (N - 1) exp(β S_ij) / Σ_{k≠i} exp(β S_ik)` and `w_ii = 1`: how often a negative is looked at never depends on how well the
-    positive scores. With it they share out the whole row, `w_ij = N softmax(β S_i)_j` for all j: as the positive comes to score highest
-    it takes the weight from the negatives and counts N-fold in its own denominator, so that the loss stays above 0 (towards ln N).
+    With the positive (default) the weights share out the whole row, `w_ij = N softmax(β S_i)_j` for all j: as the positive comes to
+    score highest it takes the weight from the negatives and counts N-fold in its own denominator, so that the loss stays above 0
+    (towards ln N). Without it they share out the row's N - 1 negatives, `w_ij = (N - 1) exp(β S_ij) / Σ_{k≠i} exp(β S_ik)` and
+    `w_ii = 1`, as in the papers: how much a negative counts never depends on how well the positive scores.
     β = 0 is CLIP's loss either way. Computed in float32 at least, whatever the autocast.
 
     Args:
@@ -47,10 +47,10 @@ def reweighted_negatives_loss(
     Returns:
         Scalar, 0 for a batch of one. Over ranks: local; `ReweightedNegativesLoss` gathers.
     """
-    return _contrast(local_pairs(image, text), logit_scale, beta, with_positive, chunk)[0]
+    return _contrast(local_pairs(image, text), logit_scale, beta, with_positive, chunk).value
 
 
-def _contrast(pairs: Pairs, scale: Tensor | float, beta: float, with_positive: bool, chunk: int | None) -> tuple[Tensor, Tensor]:
+def _contrast(pairs: Pairs, scale: Tensor | float, beta: float, with_positive: bool, chunk: int | None) -> LossValue:
     def score(columns: Tensor) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
         def term(rows: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
             logits = scale * rows @ columns.T
@@ -61,9 +61,9 @@ def _contrast(pairs: Pairs, scale: Tensor | float, beta: float, with_positive: b
         return term
 
     with no_autocast(pairs.image):
-        to_text, accuracy = row_means(score(pairs.all_text), pairs.image, pairs.labels, chunk=chunk)
-        to_image, _ = row_means(score(pairs.all_image), pairs.text, pairs.labels, chunk=chunk)
-    return 0.5 * (to_text + to_image), accuracy
+        to_text, found_text = row_means(score(pairs.all_text), pairs.image, pairs.labels, chunk=chunk)
+        to_image, found_image = row_means(score(pairs.all_image), pairs.text, pairs.labels, chunk=chunk)
+    return LossValue(0.5 * (to_text + to_image), {"i2t_accuracy": found_text, "t2i_accuracy": found_image})
 
 
 @torch.no_grad()
@@ -97,13 +97,14 @@ class ReweightedNegativesLoss(Loss):
     def __init__(
         self,
         beta: float = 0.25,
-        with_positive: bool = False,
+        with_positive: bool = True,
         chunk: int | None = None,
         image: str = "image_embedding",
         text: str = "text_embedding",
         scale: str = "logit_scale",
     ) -> None:
         super().__init__()
+        check_number(beta, "beta")
         self.beta, self.with_positive, self.chunk = beta, with_positive, check_chunk(chunk)
         self.image, self.text, self.scale = image, text, scale
 
@@ -112,7 +113,7 @@ class ReweightedNegativesLoss(Loss):
         return frozenset({self.image, self.text, self.scale})
 
     def forward(self, outputs: Mapping[str, Any], batch: Mapping[str, Any]) -> LossValue:
-        """See `reweighted_negatives_loss`; also reports the top-1 accuracy from image to text."""
+        """See `reweighted_negatives_loss`; also reports the top-1 accuracy of both directions."""
         image, text, scale = (self.entry(name, outputs, batch) for name in (self.image, self.text, self.scale))
-        value, accuracy = _contrast(gathered_pairs(image, text), scale, self.beta, self.with_positive, self.chunk)
-        return LossValue(value, {"accuracy": accuracy, "scale": scale.detach().squeeze()})
+        found = _contrast(gathered_pairs(image, text), scale, self.beta, self.with_positive, self.chunk)
+        return LossValue(found.value, found.metrics | {"scale": scale.detach().squeeze()})

@@ -5,6 +5,7 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -19,12 +20,20 @@ PAGE = (ROOT / "docs" / "ecosystem.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(bash|python|yaml)\n(.*?)```", PAGE, re.S)
 
 
-@pytest.fixture
-def place(tmp_path, monkeypatch, own_home, open_clip_writer, layouts, tiny_embedder, tiny_shards):
+class Checkpoint(NamedTuple):
+    """The one the page calls ./clip: its layout, the width of its joint space, and the folder it lies in."""
+
+    layout: str
+    width: int
+    folder: Path
+
+
+@pytest.fixture(params=["timm_mlp", "siglip"])
+def place(request, tmp_path, monkeypatch, own_home, open_clip_writer, layouts, tiny_embedder, tiny_shards):
     """A folder with everything the page names."""
     import transformers
 
-    cfg, preprocess = layouts["timm_mlp"]
+    cfg, preprocess = layouts[request.param]
     cfg = {**cfg, "vision_cfg": {**cfg["vision_cfg"], "image_size": 224}}  # the size of clip-benchmark's data set for trying out
     open_clip_writer(tmp_path / "clip", cfg, preprocess)
     shutil.copytree(tiny_embedder, tmp_path / "embedder")
@@ -35,10 +44,12 @@ def place(tmp_path, monkeypatch, own_home, open_clip_writer, layouts, tiny_embed
         shutil.copy(tiny_embedder / file, tmp_path / "language-model" / file)
     shutil.copytree(tiny_shards, tmp_path / "shards")
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    # a process has one current folder, this one has had others
+    monkeypatch.setattr("modalign.zoo.checkpoints.stand_in._made", {})
+    return Checkpoint(request.param, cfg["embed_dim"], tmp_path)
 
 
-def run_command(line, monkeypatch):
+def run_command(line, layout, monkeypatch):
     words = shlex.split(line)
     if words[:3] == ["python", "-m", "modalign.zoo.checkpoints.clip_benchmark"]:
         pytest.importorskip("clip_benchmark", reason="clip-benchmark is an optional companion")
@@ -48,7 +59,10 @@ def run_command(line, monkeypatch):
         benchmark()
         return
     assert words[0] == "modalign"
-    if words[1] == "train":  # a few steps instead of ten epochs; this little model has no dropout to turn off
+    if words[1] == "train":  # a few steps instead of ten epochs
+        if layout == "siglip":  # as the page says
+            assert words[2] == "configs/clip/finetune.yaml" and "configs/siglip/finetune.yaml" in PAGE
+            words[2] = "configs/siglip/finetune.yaml"
         words = [
             "modalign",
             "train",
@@ -59,7 +73,7 @@ def run_command(line, monkeypatch):
             "--data.batch_size",
             "10",
         ]
-        words += ["--trainer.accelerator", "cpu", "--trainer.progress", "false", "--stages.finetune.dropout", "{}"]
+        words += ["--trainer.accelerator", "cpu", "--trainer.progress", "false"]
     assert main(words[1:]) == 0, line
 
 
@@ -68,22 +82,25 @@ def test_the_page_from_top_to_bottom(place, picture_of, monkeypatch):
     for kind, block in BLOCKS:
         if kind == "bash":
             for line in block.splitlines():
-                run_command(line, monkeypatch)
+                run_command(line, place.layout, monkeypatch)
         elif kind == "python":
             exec(block, names)
         else:
             values = yaml.safe_load(block)
+            if values["model"]["image"]["name"] == "./clip":
+                values["model"]["embed_dim"] = place.width
             stages = {"one": {"train": {"projector": 1e-3}, "losses": {"clip": {}}, "steps": 1}}
             assert load_recipe({**values, "stages": stages}).model == values["model"]
             settings = {key: value for key, value in values["model"].items() if key != "family"}
-            assert FAMILIES.get(values["model"]["family"]).from_settings(settings).encode_text(["thing"]).shape == (1, 16)
-    assert names["texts"].shape == (2, 16)
+            built = FAMILIES.get(values["model"]["family"]).from_settings(settings)
+            assert built.encode_text(["thing"]).shape == (1, settings["embed_dim"])
+    assert names["texts"].shape == (2, place.width)
     assert names["short"].shape == (1, 8)
     model, theirs = names["zoo"].load("runs/mine"), names["theirs"].eval()
     with torch.no_grad():
         wanted = theirs.encode_image(names["transform"](names["picture"])[None], normalize=True)
     torch.testing.assert_close(model.encode_image([names["picture"]]), wanted, rtol=0, atol=1e-6)
-    assert (place / "result.json").is_file()
+    assert (place.folder / "result.json").is_file()
 
 
 def test_every_kind_of_block_is_there():

@@ -130,3 +130,35 @@ def test_decoder_is_a_part_of_its_own(ours):
     assert ours.parts["decoder"] == ("decoder.",)
     assert {ours.role_of(name) for name, _ in ours.named_parameters() if name.startswith("decoder.")} == {"language"}
     assert ours.sources()["decoder."] == ours.sources()["image."]
+
+
+def test_the_role_language_is_the_decoder_and_nothing_else(family_settings, tiny_shards, tmp_path, own_home):
+    """Roles: the one role of the text decoder's parameters; a stage that trains it leaves both towers as they are."""
+    from modalign.trainers import train
+    from modalign.trainers.roles import freeze, select, set_modes, table
+
+    settings = family_settings("coca")
+    model = FAMILIES.get("coca").from_settings(settings)
+    of_language = {name for name, _ in model.named_parameters() if model.role_of(name) == "language"}
+    assert of_language == {name for name, _ in model.named_parameters() if name.startswith("decoder.")}
+    trained = select(model, {"language": 1e-3}, "s")
+    freeze(model, trained)
+    set_modes(model)
+    assert {name for name, value in model.named_parameters() if value.requires_grad} == of_language
+    assert model.decoder.training and not model.image.training and not model.text.training
+    assert {role: count for role, _, count, _ in table(model, trained) if count} == {
+        "language": sum(value.numel() for value in model.decoder.parameters())
+    }
+    part = {entry.name for entry in select(model, {"language:resblocks.0.*": 1e-3}, "s")}
+    assert part and all(name.startswith("decoder.resblocks.0.") for name in part)
+
+    recipe = {
+        "model": {"family": "coca", **settings},
+        "data": {"train": str(tiny_shards), "batch_size": 8, "languages": ["en"]},
+        "stages": {"captions": {"train": {"language": 1e-3}, "losses": {"caption": {}}, "steps": 1, "keep": "full"}},
+        "trainer": {"accelerator": "cpu", "progress": False},
+        "run_dir": str(tmp_path / "run"),
+    }
+    after = dict(zoo.load(train(recipe)).named_parameters())  # the loss `caption` alone: it gets captions and pictures
+    before = dict(FAMILIES.get("coca").from_settings(settings).named_parameters())
+    assert {name for name in before if not before[name].equal(after[name])} == of_language

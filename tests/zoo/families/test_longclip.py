@@ -153,3 +153,31 @@ def test_what_cannot_be_stretched(base, open_clip_folder, tiny_embedder, tmp_pat
         )
     with pytest.raises(ReleaseError):
         longclip(tmp_path)
+
+
+def test_the_command_for_a_clip_at_hand_works_as_written(tmp_path, own_home, monkeypatch, open_clip_writer, layouts, tiny_shards):
+    """In the header of the shipped recipe; here with a little CLIP of the same layout in the place of the named one."""
+    import re
+    import shlex
+
+    from modalign.trainers.cli import main
+    from modalign.trainers.recipe import shipped_recipes
+    from modalign.zoo.checkpoints.open_clip import named_checkpoint
+
+    header = shipped_recipes()["longclip/flickr8k"].read_text(encoding="utf-8")
+    (line,) = (line for line in header.splitlines() if line.startswith("#   modalign train") and "--model" in line)
+    named = re.search(r"base: (open_clip:[\w/-]+)", line).group(1)
+    cfg = named_checkpoint(named.removeprefix("open_clip:"), weights=False).model_cfg  # refused where activations differ
+    assert cfg["quick_gelu"] and cfg["text_cfg"]["context_length"] == 77
+
+    like = {**layouts["quick_gelu"][0], "text_cfg": {**layouts["quick_gelu"][0]["text_cfg"], "context_length": 77}}
+    open_clip_writer(tmp_path / "clip", like)
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(line.removeprefix("#").replace(named, "./clip"))
+    words[2] = str(shipped_recipes()["longclip/flickr8k"])
+    small = {"train": tiny_shards, "val": tiny_shards, "test": tiny_shards, "batch_size": 8}
+    words += [word for key, value in small.items() for word in (f"--data.{key}", str(value))]
+    words += ["--stages.align.epochs", "null", "--stages.align.steps", "1", "--evaluate", "null", "--trainer.accelerator", "cpu"]
+    assert main([*words[1:], "--run_dir", "run", "--trainer.progress", "false"]) == 0
+    model = zoo.load("run")
+    assert model.quick_gelu() == {"image": True, "text": True} and model.text.positions().shape[0] == 248

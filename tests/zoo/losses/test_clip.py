@@ -30,6 +30,18 @@ def test_clip_label_smoothing_equals_the_official_loss(golden, smoothing, name, 
     np.testing.assert_allclose(loss.item(), data[name], **CLOSE)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_both_accuracies_equal_the_official_ones(golden, smoothing):
+    data = golden("clip_label_smoothing")
+    assert float(data["acc_i2t"]) != float(data["acc_t2i"]), "else the test could not tell the directions apart"
+    names = ("image", "text", "logit_scale")
+    image, text, scale = (torch.tensor(data[name]) for name in names)
+    outputs = {"image_embedding": image, "text_embedding": text, "logit_scale": scale}
+    metrics = ClipLoss(label_smoothing=smoothing)(outputs, {}).metrics
+    for direction in ("i2t", "t2i"):
+        np.testing.assert_allclose(metrics[f"{direction}_accuracy"], data[f"acc_{direction}"], rtol=1e-6)  # stored in float32
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_clip_equals_a_loop_over_pairs(smoothing, unit):
     image, text, scale = unit(5, 7, 0), unit(5, 7, 1), 9.0
@@ -122,12 +134,13 @@ def test_a_logit_bias_changes_nothing_and_gets_the_gradient_zero(unit, leaf):
     assert value.item() == plain.item() and bias.grad.item() == 0.0
 
 
-def test_accuracy_is_the_share_of_images_whose_own_text_scores_highest():
+def test_accuracy_is_the_share_of_rows_whose_own_partner_scores_highest():
     image = torch.eye(4)
-    text = torch.eye(4)[[0, 1, 3, 2]]
+    text = torch.stack([image[0], image[1], image[3], 0.6 * image[2] + 0.8 * image[3]])
     for chunk in (None, 3):
         outputs = {"image_embedding": image, "text_embedding": text, "logit_scale": torch.tensor(2.0)}
-        assert ClipLoss(chunk=chunk)(outputs, {}).metrics["accuracy"].item() == 0.5
+        metrics = ClipLoss(chunk=chunk)(outputs, {}).metrics
+        assert (metrics["i2t_accuracy"].item(), metrics["t2i_accuracy"].item()) == (0.5, 0.75)
 
 
 @pytest.mark.parametrize("chunk", [0, -1])

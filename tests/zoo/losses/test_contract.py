@@ -10,7 +10,7 @@ from modalign.zoo.registry import LOSSES
 
 #: what a loss needs to be told; every other one works as it is
 SETTINGS = {
-    "grouped_negatives": {"negatives": 2, "grouped": "grouped_embedding"},
+    "grouped_negatives": {"negatives": 2},
     "matryoshka": {"base": {"loss": "clip"}, "dims": [2, 6]},
 }
 NAMES = LOSSES.names()
@@ -28,7 +28,7 @@ def step(rows, dtype=torch.float32, scalar=()):
         "text_embedding": F.normalize(draw(rows, 6), dim=-1),
         "second_text_embedding": F.normalize(draw(rows, 6), dim=-1),
         "negative_text_embedding": F.normalize(draw(rows, 2, 6), dim=-1),
-        "grouped_embedding": F.normalize(draw(3 * rows, 6), dim=-1),
+        "grouped_text_embedding": F.normalize(draw(3 * rows, 6), dim=-1),
         "logit_scale": torch.full(scalar, 30.0),
         "logit_bias": torch.full(scalar, -5.0),
         "caption_logits": draw(rows, 4, 9),

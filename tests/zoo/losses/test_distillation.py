@@ -35,15 +35,15 @@ def softmax(scores):
     return [math.exp(score - top) / total for score in scores]
 
 
-def slow_target(teachers, i, count, direction, average):
-    """The teachers' averaged probabilities of one row."""
+def slow_targets(teachers, i, count, direction, average):
+    """Each teacher's probabilities of one row; where logits are averaged, all of them give the same."""
     rows = []
     for a, b, scale in teachers:
         a, b = (a, b) if direction == 0 else (b, a)
         rows.append([scale * float(a[i] @ b[j]) for j in range(count)])
     if average == "logits":
-        return softmax([sum(column) / len(rows) for column in zip(*rows)])
-    return [sum(column) / len(rows) for column in zip(*map(softmax, rows))]
+        return [softmax([sum(column) / len(rows) for column in zip(*rows)])] * len(rows)
+    return [softmax(row) for row in rows]
 
 
 @pytest.mark.parametrize("average", ["probabilities", "logits"])
@@ -55,8 +55,8 @@ def test_ensemble_equals_a_loop_over_pairs(unit, average, share):
     for direction, (x, y) in enumerate(((image, text), (text, image))):
         for i in range(count):
             student = softmax([scale * float(x[i] @ y[j]) for j in range(count)])
-            target = slow_target(teachers, i, count, direction, average)
-            total -= sum(p * math.log(q) for p, q in zip(target, student))
+            for target in slow_targets(teachers, i, count, direction, average):
+                total += sum(p * math.log(p / q) for p, q in zip(target, student)) / len(teachers)
     wanted = share * total / (2 * count) + (1 - share) * clip_loss(image, text, scale).item()
     for chunk in (None, 3):
         found = ensemble_distillation(image, text, scale, teachers, share=share, average=average, chunk=chunk)
@@ -73,11 +73,17 @@ def test_averaging_divergences_has_the_gradient_of_averaging_probabilities(unit,
     assert (of_logits - together).abs().max() > 1e-3
 
 
-def test_an_ensemble_of_one_is_logit_distillation(unit):
+def row_entropy(image, text, scale):
+    """Mean over rows and both directions."""
+    each = [torch.distributions.Categorical(logits=scale * (a @ b.T)).entropy().mean() for a, b in ((image, text), (text, image))]
+    return float(sum(each)) / 2
+
+
+def test_an_ensemble_of_one_is_logit_distillation_less_the_teachers_entropy(unit):
     image, text, teacher = unit(5, 3, 1), unit(5, 3, 2), (unit(5, 4, 3), unit(5, 4, 4), 8.0)
-    wanted = logit_distillation(image, text, 6.0, *teacher).item()
+    wanted = logit_distillation(image, text, 6.0, *teacher).item() - row_entropy(*teacher)
     for average in ("probabilities", "logits"):
-        assert ensemble_distillation(image, text, 6.0, [teacher], average=average).item() == pytest.approx(wanted, rel=1e-13)
+        assert ensemble_distillation(image, text, 6.0, [teacher], average=average).item() == pytest.approx(wanted, rel=1e-12)
 
 
 def test_a_student_equal_to_its_teacher_gets_no_gradient_and_the_teachers_entropy(unit, leaf):
@@ -85,11 +91,9 @@ def test_a_student_equal_to_its_teacher_gets_no_gradient_and_the_teachers_entrop
     value = logit_distillation(image, text, scale, image, text, 12.0)
     for grad in torch.autograd.grad(value, (image, text, scale)):
         assert grad.abs().max() < 1e-14
-    entropies = [
-        torch.distributions.Categorical(logits=12.0 * (a @ b.T)).entropy().mean().item()
-        for a, b in ((image, text), (text, image))
-    ]
-    assert value.item() == pytest.approx(sum(entropies) / 2, rel=1e-12)
+    assert value.item() == pytest.approx(row_entropy(image.detach(), text.detach(), 12.0), rel=1e-12)
+    twice = ensemble_distillation(image, text, scale, [(image, text, 12.0)] * 2)
+    assert twice.item() == pytest.approx(0.0, abs=1e-14), "the mean of two divergences that are 0"
 
 
 @pytest.mark.parametrize("chunk", [1, 4])
@@ -152,9 +156,12 @@ def test_the_contrastive_part_keeps_the_learned_scale(unit):
     outputs = entries(unit)
     image, text, scale = teacher(outputs, "")
     loss = EnsembleDistillation(teachers=1, share=0.25, student_scale=4.0)
-    wanted = 0.75 * clip_loss(image, text, scale) + 0.25 * logit_distillation(image, text, 4.0, *teacher(outputs, "teacher_"))
+    divergence = logit_distillation(image, text, 4.0, *teacher(outputs, "teacher_")) - row_entropy(*teacher(outputs, "teacher_"))
+    wanted = 0.75 * clip_loss(image, text, scale) + 0.25 * divergence
     result = loss(outputs, {})
     assert result.value.item() == pytest.approx(wanted.item(), rel=1e-12)
+    assert result.metrics["kl"].item() == pytest.approx(divergence.item(), rel=1e-12)
+    assert {"i2t_accuracy", "t2i_accuracy"} <= set(result.metrics)
     assert result.metrics["clip"].item() == clip_loss(image, text, scale).item()
 
 

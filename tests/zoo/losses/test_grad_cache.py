@@ -116,6 +116,7 @@ def test_gradients_equal_the_official_ones_and_the_scale_counts_once(golden, lea
     for prefix in ("full", "gradcache_chunk2"):
         np.testing.assert_allclose(weight.grad, data[f"{prefix}_gradW"], rtol=1e-9, atol=1e-10)
         np.testing.assert_allclose(scale.grad, data[f"{prefix}_grad_ls"], rtol=1e-9)
+    np.testing.assert_allclose(weight.grad, data["openclip_accum2_gradW"], rtol=1e-9, atol=1e-10)
     np.testing.assert_allclose(data["openclip_accum2_grad_ls"] / scale.grad, 2.0)  # what is avoided here
 
 

@@ -83,10 +83,10 @@ def test_modules_have_the_scale_of_their_source_and_take_another(unit):
     assert learned.inputs() == set(outputs)
     assert learned(outputs, {}).value.item() == explicit_negatives_loss(image, text, negative, scale).item()
     assert NegClipLoss()(outputs, {}).value.item() == negclip_loss(image, text, negative, scale).item()
-    grouped = outputs | {"text_embedding": unit(15, 4, 4)}
+    grouped = outputs | {"grouped_text_embedding": unit(15, 4, 4)}
     found = GroupedNegativesLoss(negatives=2, scale=1.0)
     assert "logit_scale" not in found.inputs() and "logit_scale" in GroupedNegativesLoss(negatives=2).inputs()
-    assert found(grouped, {}).value.item() == grouped_negatives_loss(image, grouped["text_embedding"], 2, 1.0).item()
+    assert found(grouped, {}).value.item() == grouped_negatives_loss(image, grouped["grouped_text_embedding"], 2, 1.0).item()
 
 
 def test_accuracy_counts_negatives_as_candidates():
@@ -97,13 +97,14 @@ def test_accuracy_counts_negatives_as_candidates():
         "negative_text_embedding": eye[:1],
         "logit_scale": torch.tensor(2.0),
     }
-    for loss in (ExplicitNegativesLoss(), NegClipLoss()):
-        assert loss(outputs, {}).metrics["accuracy"].item() == 0.75
+    assert ExplicitNegativesLoss()(outputs, {}).metrics["accuracy"].item() == 0.75
+    metrics = NegClipLoss()(outputs, {}).metrics
+    assert (metrics["i2t_accuracy"].item(), metrics["t2i_accuracy"].item()) == (0.75, 1.0)
 
 
 def test_groups_of_the_wrong_size_are_refused_with_both_numbers(unit):
-    with pytest.raises(AssemblyError, match="need 15 rows of 'text_embedding', not 5"):
-        GroupedNegativesLoss(negatives=2)(outputs_of(unit), {})
+    with pytest.raises(AssemblyError, match=r"need 15 rows of 'grouped_text_embedding', not 5.*data.negatives"):
+        GroupedNegativesLoss(negatives=2)(outputs_of(unit) | {"grouped_text_embedding": unit(5, 4, 2)}, {})
     with pytest.raises(RecipeError, match="-1 negatives"):
         GroupedNegativesLoss(negatives=-1)
 
@@ -150,14 +151,26 @@ def test_weights_are_constants_for_the_gradient(unit, leaf):
         for weights, matrix in zip(numbers, (logits, logits.T), strict=True)
     )
     wanted = torch.autograd.grad(written, image, retain_graph=True)[0]
-    found = torch.autograd.grad(reweighted_negatives_loss(image, text, scale, beta=0.5), image)[0]
+    found = torch.autograd.grad(reweighted_negatives_loss(image, text, scale, beta=0.5, with_positive=False), image)[0]
     torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-12)
 
 
 def test_with_the_positive_a_perfect_row_costs_ln_n_without_it_nothing():
     eye = torch.eye(4, dtype=torch.float64)
     assert reweighted_negatives_loss(eye, eye, 200.0, beta=1.0, with_positive=True).item() == pytest.approx(math.log(4), rel=1e-9)
-    assert reweighted_negatives_loss(eye, eye, 200.0, beta=1.0).item() == pytest.approx(0.0, abs=1e-12)
+    assert reweighted_negatives_loss(eye, eye, 200.0, beta=1.0, with_positive=False).item() == pytest.approx(0.0, abs=1e-12)
+
+
+def test_the_default_weighs_the_whole_row_as_specified(unit):
+    """`w_ij = N softmax(β S)_ij`, the positive included."""
+    image, text, scale, beta = unit(5, 4, 1), unit(5, 4, 2), 6.0, 0.25
+    total = 0.0
+    for logits in (scale * image @ text.T, scale * text @ image.T):
+        weights = 5 * (beta * logits).softmax(1)
+        total += ((weights * logits.exp()).sum(1).log() - logits.diagonal()).mean().item() / 2
+    assert reweighted_negatives_loss(image, text, scale).item() == pytest.approx(total, rel=1e-12)
+    outputs = {"image_embedding": image, "text_embedding": text, "logit_scale": torch.tensor(scale)}
+    assert ReweightedNegativesLoss()(outputs, {}).value.item() == pytest.approx(total, rel=1e-6)
 
 
 def test_reweighting_one_pair_is_zero(unit, leaf):

@@ -28,7 +28,7 @@ GATHERED = {
     "multi_positive": {"ids": ["text_id", "group_id"]},
     "multi_positive masked": {"loss": "multi_positive", "duplicates": "masked", "chunk": 3},
     "explicit_negatives": {},
-    "grouped_negatives": {"negatives": NEGATIVES, "grouped": "grouped_embedding"},
+    "grouped_negatives": {"negatives": NEGATIVES},
     "negclip": {},
     "reweighted_negatives": {"beta": 0.5},
     "long_clip": {"components": 2, "gather_components": True},
@@ -79,7 +79,7 @@ def step(name, settings, part, weight, scale, bias):
         "text_embedding": text,
         "second_text_embedding": F.normalize(part["second_text"] @ weight.T, dim=-1),
         "negative_text_embedding": negative,
-        "grouped_embedding": torch.cat((text[:, None], negative), 1).flatten(0, 1),
+        "grouped_text_embedding": torch.cat((text[:, None], negative), 1).flatten(0, 1),
         "logit_scale": scale.exp(),
         "logit_bias": bias,
         "caption_hidden": part["hidden"] @ weight,
@@ -189,15 +189,33 @@ def over_two_ranks(ranks, data, name, settings):
     return ranks(2).run(__file__, "golden_step", arrays, name, settings)[0]
 
 
-@pytest.mark.parametrize(("local", "grad"), [(False, False), (False, True), (True, True)])
-def test_clip_flags_equal_the_official_table(ranks, golden, local, grad):
-    data, mode = golden("distributed_2proc"), f"head_clipL{local:d}G{grad:d}"
+def test_the_vectors_of_the_official_numbers_are_made_as_here(golden):
+    data = golden("distributed_2proc")
+    tensors = (torch.tensor(data[key]) for key in ("x", "y", "W", "logit_scale_param", "logit_bias"))
+    outputs = official_outputs(*tensors)
+    for name in ("image", "text"):
+        np.testing.assert_allclose(outputs[f"{name}_embedding"], data[f"{name}_features"], rtol=1e-12)
+
+
+#: of the repository's head and, where it has them, of the released 3.3.0
+CLIP_FLAGS = [
+    ("head", False, False),
+    ("head", False, True),
+    ("head", True, True),
+    ("pip", False, True),
+    ("pip", True, True),
+]
+
+
+@pytest.mark.parametrize(("version", "local", "grad"), CLIP_FLAGS)
+def test_clip_flags_equal_the_official_table(ranks, golden, version, local, grad):
+    data, mode = golden("distributed_2proc"), f"{version}_clipL{local:d}G{grad:d}"
     own, mean, weight, scale, bias = over_two_ranks(ranks, data, "clip", {"local_loss": local, "gather_with_grad": grad})
     np.testing.assert_allclose(own, data[f"{mode}_rank0_loss"], rtol=1e-9)
     np.testing.assert_allclose(mean, data[f"{mode}_mean_loss"], rtol=1e-9)
     np.testing.assert_allclose(weight, data[f"{mode}_gradW"], rtol=1e-9, atol=1e-10)
     np.testing.assert_allclose(scale, data[f"{mode}_grad_ls"], rtol=1e-9)
-    assert bias == 0.0
+    assert bias == data[f"{mode}_grad_bias"] == 0.0
     np.testing.assert_allclose(mean, data["clip_loss"], rtol=1e-9)
     np.testing.assert_allclose(weight, data["clip_gradW"] / (1 if grad else 2), rtol=1e-9, atol=1e-10)
     np.testing.assert_allclose(scale, data["clip_grad_ls"], rtol=1e-9)
@@ -205,20 +223,26 @@ def test_clip_flags_equal_the_official_table(ranks, golden, local, grad):
 
 def test_the_refused_flags_would_train_in_a_wrong_direction(ranks, golden):
     data = golden("distributed_2proc")
-    _, mean, weight, _ = over_two_ranks(ranks, data, "refused", {})
+    own, mean, weight, scale = over_two_ranks(ranks, data, "refused", {})
+    np.testing.assert_allclose(own, data["head_clipL1G0_rank0_loss"], rtol=1e-9)
     np.testing.assert_allclose(mean, data["head_clipL1G0_mean_loss"], rtol=1e-9)
+    np.testing.assert_allclose(scale, data["head_clipL1G0_grad_ls"], rtol=1e-9)
+    assert data["head_clipL1G0_grad_bias"] == 0.0
     np.testing.assert_allclose(weight, data["head_clipL1G0_gradW"], rtol=1e-9, atol=1e-10)
     cosine = (weight * data["clip_gradW"]).sum() / math.sqrt((weight**2).sum() * (data["clip_gradW"] ** 2).sum())
     assert cosine == pytest.approx(0.856, abs=5e-4)
 
 
-@pytest.mark.parametrize("exchange", ["bidir", "shift", "reduce", "gather"])
-def test_siglip_exchanges_equal_the_official_ones(ranks, golden, exchange):
+OFFICIAL = [("head", "bidir"), ("head", "shift"), ("head", "reduce"), ("head", "gather"), ("pip", "bidir"), ("pip", "gather")]
+
+
+@pytest.mark.parametrize(("version", "exchange"), OFFICIAL)
+def test_siglip_exchanges_equal_the_official_ones(ranks, golden, version, exchange):
     data = golden("distributed_2proc")
     own, mean, weight, scale, bias = over_two_ranks(ranks, data, "siglip", {"exchange": exchange})
-    np.testing.assert_allclose(own, data[f"head_sig_{exchange}_rank0_loss"], rtol=1e-9)
+    np.testing.assert_allclose(own, data[f"{version}_sig_{exchange}_rank0_loss"], rtol=1e-9)
     for name, found in (("mean_loss", mean), ("gradW", weight), ("grad_ls", scale), ("grad_bias", bias)):
-        np.testing.assert_allclose(found, data[f"head_sig_{exchange}_{name}"], rtol=1e-9, atol=1e-10)
+        np.testing.assert_allclose(found, data[f"{version}_sig_{exchange}_{name}"], rtol=1e-9, atol=1e-10)
         np.testing.assert_allclose(found, data[f"sig_{name.replace('mean_', '')}"], rtol=1e-9, atol=1e-10)
 
 

@@ -6,7 +6,7 @@ from ..dual_encoder import DualEncoder, DualEncoderConfig
 
 
 class ClipModel(DualEncoder):
-    """The dual encoder as it is; LiT is the recipe that freezes its image encoder."""
+    """Two encoders, two projections, one joint space, a learned scale: the plain CLIP."""
 
     family = "clip"
     Config = DualEncoderConfig

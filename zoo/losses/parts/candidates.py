@@ -5,7 +5,7 @@ Three losses use negatives that come with the data, each in its own way:
 | loss | negatives come as | logits | directions |
 |---|---|---|---|
 | `explicit_negatives` | an entry of their own | scale 50 | query to text |
-| `grouped_negatives` | behind each positive, in the text entry itself | learned scale | query to text |
+| `grouped_negatives` | behind each positive, in one entry with it | learned scale | query to text |
 | `negclip` | an entry of their own | learned scale | both; negatives in image to text only |
 
 `reweighted_negatives` asks nothing of the data: it weights the batch's own negatives.

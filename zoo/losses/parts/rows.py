@@ -5,6 +5,7 @@ A contrastive loss is a mean over rows of a function of one row of logits, so it
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -49,6 +50,27 @@ def check_chunk(chunk: int | None, name: str = "chunk") -> int | None:
     if chunk is not None and chunk < 1:
         raise RecipeError(f"{name}: {chunk} rows at a time is not possible; give 1 or more, or leave it out for all at once")
     return chunk
+
+
+def check_number(value: float | None, name: str, *, least: float = 0.0, most: float = math.inf, open_end: bool = False) -> None:
+    """Refuses a setting that is not a finite number in a range; None is a setting that is not given.
+
+    Args:
+        value: The setting.
+        name: Its name, for the message.
+        least: Smallest value.
+        most: Largest value.
+        open_end: Whether `least` itself is excluded.
+
+    Raises:
+        RecipeError: If it is not.
+    """
+    if value is None:
+        return
+    fine = math.isfinite(value) and (least < value if open_end else least <= value) and value <= most
+    if not fine:
+        bounds = f"{'above' if open_end else 'at least'} {least:g}" + (f" and at most {most:g}" if most < math.inf else "")
+        raise RecipeError(f"{name}: {value} is not a finite number {bounds}")
 
 
 def hits(logits: Tensor, labels: Tensor) -> Tensor:

@@ -41,8 +41,9 @@ def soft_contrast(
         chunk: Rows of logits at a time.
 
     Returns:
-        (cross entropy, its smallest possible value, the teachers' entropy, detached); their difference is the KL divergence. Over
-        ranks the mean is that of one process.
+        (cross entropy, the teachers' entropy, detached). Their difference is the KL divergence: of several teachers' `probabilities`
+        the mean of their divergences (the entropy is then the mean of theirs), of their `logits` that of the one softmax they make.
+        Over ranks the mean is that of one process.
     """
     with no_autocast(student.pairs.image):
         to_text = _direction(
@@ -68,17 +69,22 @@ def _direction(student: _Side, teachers: Sequence[_Side], average: Average, chun
 
     def term(own: Tensor, *taught: Tensor) -> tuple[Tensor, Tensor]:
         sides = [(part, side[1], side[2]) for part, side in zip(taught, teachers, strict=True)]
-        target = _target(sides, average).to(own.dtype)
+        target, entropy = _target(sides, average)
         log_probability = (scale * own @ columns.T).log_softmax(1)
-        return -(target * log_probability).sum(), torch.special.entr(target).sum()
+        return -(target.to(own.dtype) * log_probability).sum(), entropy.to(own.dtype)
 
     return row_means(term, rows, *(side[0] for side in teachers), chunk=chunk)
 
 
 @torch.no_grad()
-def _target(teachers: Sequence[_Side], average: Average) -> Tensor:
-    """(c, N) probabilities of the teachers together."""
+def _target(teachers: Sequence[_Side], average: Average) -> tuple[Tensor, Tensor]:
+    """(c, N) probabilities of the teachers together, and the entropy that is to come off: summed over rows, a mean over teachers."""
     logits = (scale * rows @ columns.T for rows, columns, scale in teachers)
     if average == "logits":
-        return (sum(logits, start=torch.zeros(())) / len(teachers)).softmax(1)
-    return sum((each.softmax(1) for each in logits), start=torch.zeros(())) / len(teachers)
+        target = (sum(logits, start=torch.zeros(())) / len(teachers)).softmax(1)
+        return target, torch.special.entr(target).sum()
+    target = entropy = torch.zeros(())
+    for each in logits:
+        probabilities = each.softmax(1)
+        target, entropy = target + probabilities, entropy + torch.special.entr(probabilities).sum()
+    return target / len(teachers), entropy / len(teachers)
