@@ -6,11 +6,13 @@ is only right for deterministic transforms; callers must not use it with random 
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+import socket
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import numpy as np
 from modalign.zoo.errors import DataError
 
 from .home import cache_home
+from .locks import locked
 from .shards.manifest import sync_folder, write_atomic
 
 _FORMAT = "modalign-features/1"
@@ -42,7 +45,7 @@ def feature_folder(shards: Path, name: str) -> Path:
 
 
 class FeatureStore:
-    """Vectors by sample key; make one with `build`, use one with `open`.
+    """Vectors by sample key; make one with `build`, use one with `open`, either with `obtain`.
 
     Attributes:
         keys: Keys in the order of the rows.
@@ -75,20 +78,43 @@ class FeatureStore:
             DataError: If rows and keys differ in number, shapes or dtypes differ, or a vector is not finite.
         """
         folder, keys = Path(folder), list(keys)
-        if len(set(keys)) != len(keys) or not keys:
-            raise DataError(f"{folder}: a feature store needs keys, each once")
-        fresh = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
-        try:
-            shape, dtype = _write_vectors(fresh / _VECTORS, len(keys), batches)
-            write_atomic(fresh / _KEYS, json.dumps(keys, ensure_ascii=False).encode())
-            meta = {"format": _FORMAT, "fingerprint": dict(fingerprint), "keys": _hash(keys), "shape": shape, "dtype": dtype}
-            write_atomic(fresh / _META, json.dumps(meta, indent=1).encode())
-            _replace(fresh, folder)
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
+        _check_keys(folder, keys)
+        _build(folder, fingerprint, keys, batches, _replace)
         return cls.open(folder, fingerprint)
+
+    @classmethod
+    def obtain(
+        cls,
+        folder: str | Path,
+        fingerprint: Mapping[str, Any],
+        keys: Sequence[str],
+        batches: Callable[[], Iterable[np.ndarray]],
+        waiting: Callable[[], None] | None = None,
+    ) -> FeatureStore:
+        """Opens a store, or builds it where there is none yet; safe to call from many processes at once.
+
+        On one machine, or on a file system with locks, one process computes and the others wait for it. Where there are no locks two
+        may compute, each in a folder of its own; the first to finish wins and the other's work is dropped, so that a store somebody
+        reads is never replaced.
+
+        Args:
+            folder: Where it is.
+            fingerprint: As for `build`.
+            keys: As for `build`.
+            batches: Makes the vectors; called only by the process that computes.
+            waiting: Called once after some seconds of waiting for another process.
+
+        Raises:
+            DataError: As `build` and `open` do.
+        """
+        folder, keys = Path(folder), list(keys)
+        if not (folder / _META).exists():
+            with locked(folder.with_name(f".{folder.name}.lock"), waiting):
+                if not (folder / _META).exists():  # else another process was faster
+                    _check_keys(folder, keys)
+                    _remove_litter(folder)
+                    _build(folder, fingerprint, keys, batches(), _place_first)
+        return cls.open(folder, fingerprint, keys)
 
     @classmethod
     def open(cls, folder: str | Path, fingerprint: Mapping[str, Any], keys: Sequence[str] | None = None) -> FeatureStore:
@@ -140,6 +166,56 @@ class FeatureStore:
         return np.asarray(self.vectors[np.asarray(rows, dtype=np.int64)])
 
 
+def _check_keys(folder: Path, keys: Sequence[str]) -> None:
+    if len(set(keys)) != len(keys) or not keys:
+        raise DataError(f"{folder}: a feature store needs keys, each once")
+
+
+def _build(
+    folder: Path,
+    fingerprint: Mapping[str, Any],
+    keys: Sequence[str],
+    batches: Iterable[np.ndarray],
+    place: Callable[[Path, Path], None],
+) -> None:
+    """Writes a store beside its place and then puts it there."""
+    fresh = _beside(folder, "tmp", os.getpid())
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    try:
+        shape, dtype = _write_vectors(fresh / _VECTORS, len(keys), batches)
+        write_atomic(fresh / _KEYS, json.dumps(keys, ensure_ascii=False).encode())
+        meta = {"format": _FORMAT, "fingerprint": dict(fingerprint), "keys": _hash(keys), "shape": shape, "dtype": dtype}
+        write_atomic(fresh / _META, json.dumps(meta, indent=1).encode())
+        place(fresh, folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _beside(folder: Path, kind: str, pid: int | str) -> Path:
+    """A place beside a folder that no other process uses, on this machine or on another that shares the file system."""
+    return folder.with_name(f".{folder.name}.{kind}-{socket.gethostname()}-{pid}")
+
+
+def _remove_litter(folder: Path) -> None:
+    """Removes what processes of this machine left half made when they were killed."""
+    start = _beside(folder, "tmp", "").name
+    for path in folder.parent.glob(f"{glob.escape(start)}*"):
+        pid = path.name.removeprefix(start)
+        if pid.isdigit() and not _lives(int(pid)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # it is another user's
+    return True
+
+
 def _write_vectors(path: Path, count: int, batches: Iterable[np.ndarray]) -> tuple[list[int], str]:
     array: np.memmap | None = None
     done = 0
@@ -166,12 +242,22 @@ def _write_vectors(path: Path, count: int, batches: Iterable[np.ndarray]) -> tup
 def _replace(fresh: Path, folder: Path) -> None:
     """Puts the finished folder in place; an old one is moved aside first."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
+    old = _beside(folder, "old", os.getpid())
     if folder.exists():
         os.replace(folder, old)
     os.replace(fresh, folder)
     sync_folder(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _place_first(fresh: Path, folder: Path) -> None:
+    """Puts the finished folder in place, unless another process was faster; then its store stays, which may be in use."""
+    try:
+        os.rename(fresh, folder)  # refuses a folder that has content
+    except OSError:
+        if not (folder / _META).exists():  # not a store that anybody could be reading
+            _replace(fresh, folder)
+    sync_folder(folder.parent)
 
 
 def _compare(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

@@ -223,3 +223,20 @@ def test_zoo_names_are_there_on_first_use(tmp_path):
         assert getattr(modalign.zoo, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'lod'"):
         _ = modalign.zoo.lod
+
+
+def test_every_module_can_be_imported_first(tmp_path):
+    """No circle of imports that only holds if somebody else was imported before."""
+    names = [".".join(("modalign", *path.relative_to(ROOT).with_suffix("").parts)) for path in sources(*FOLDERS)]
+    names = [name.removesuffix(".__init__") for name in names]
+    program = (
+        "import sys, importlib, torch, transformers, lightning.pytorch, open_clip\n"
+        f"for name in {names!r}:\n"
+        "    for other in [m for m in sys.modules if m.startswith('modalign.')]:\n"
+        "        del sys.modules[other]\n"
+        "    try:\n"
+        "        importlib.import_module(name)\n"
+        "    except ImportError as error:\n"
+        "        print(name, error)\n"
+    )
+    assert run_python(program, tmp_path) == ""

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +27,37 @@ from modalign.zoo.checkpoints.hashing import weights_sha256
 from modalign.zoo.encoders.image.build import ImageEncoder
 from modalign.zoo.errors import DataError
 
-from .console import track
+from .console import console, track
 from .examples import EvalExample, eval_collate
+
+_DEVICE: ContextVar[torch.device | None] = ContextVar("device of feature caches", default=None)
+
+
+@contextmanager
+def computing_on(device: torch.device | None) -> Iterator[None]:
+    """Within it, features that are not kept yet are computed on a device, whatever device the encoders are on otherwise.
+
+    Args:
+        device: The device; None computes where the encoders are.
+    """
+    token = _DEVICE.set(device)
+    try:
+        yield
+    finally:
+        _DEVICE.reset(token)
+
+
+@contextmanager
+def _moved(*modules: nn.Module) -> Iterator[None]:
+    """Within it the modules are in eval mode and on the device that features are computed on; afterwards back where they were."""
+    with ExitStack() as afterwards:
+        for module in modules:
+            module.eval()
+            home, device = next((p.device for p in module.parameters()), None), _DEVICE.get()
+            if home is not None and device is not None and home != device:
+                afterwards.callback(module.to, home)
+                module.to(device)
+        yield
 
 
 class KeyedVectors:
@@ -88,19 +120,19 @@ def image_vectors(encoder: ImageEncoder, sources: Sequence[ShardSet], cut: str, 
             )
         seen.update(shards.keys)
         about = fingerprint | {"data": shards.fingerprint}
-        batches = _image_batches(encoder, shards, cut, num_workers)
-        stores.append(_store(feature_folder(shards.folder, _name("image", about)), about, shards.keys, batches))
+        place, what = feature_folder(shards.folder, _name("image", about)), f"image features of {shards.folder.name} at {cut}"
+        batches = partial(_image_batches, encoder, shards, cut, num_workers, what)
+        stores.append(_store(place, about, shards.keys, batches, what))
     return KeyedVectors(stores)
 
 
-def _image_batches(encoder: ImageEncoder, shards: ShardSet, cut: str, num_workers: int) -> Iterator[np.ndarray]:
+def _image_batches(encoder: ImageEncoder, shards: ShardSet, cut: str, num_workers: int, what: str) -> Iterator[np.ndarray]:
     loader = EvalLoader(
         shards, EvalExample(encoder.preprocess), eval_collate, batch_size=32, fields=["image"], num_workers=num_workers
     )
-    device = next(encoder.parameters()).device
-    encoder.eval()
-    with torch.inference_mode():
-        for batch in track(loader, len(loader), f"image features of {shards.folder.name} at {cut}"):
+    with _moved(encoder), torch.inference_mode():
+        device = next(encoder.parameters()).device
+        for batch in track(loader, len(loader), what):
             yield encoder.below(batch["image"].to(device), cut).float().cpu().numpy()
     loader.close()
 
@@ -165,24 +197,27 @@ def _text_store(
     place: Path, about: dict[str, Any], texts: list[str], text: Any, head: nn.Module | None, what: str
 ) -> FeatureStore:
     # similar lengths together: a batch pads little
-    ordered = sorted(texts, key=len)
+    ordered, what = sorted(texts, key=len), f"text features of {what}"
 
     def batches() -> Iterator[np.ndarray]:
-        text.eval()
         starts = range(0, len(ordered), 256)
-        with torch.inference_mode():
-            for start in track(starts, len(starts), f"text features of {what}"):
+        with _moved(text, *([head] if head is not None else [])), torch.inference_mode():
+            for start in track(starts, len(starts), what):
                 vectors = text.embed(ordered[start : start + 256])
                 if head is not None:
-                    head.eval()
                     device = next(head.parameters(), vectors).device
                     vectors = nn.functional.normalize(head(vectors.to(device)).float(), dim=-1).cpu()
                 yield vectors.numpy()
 
-    return _store(place, about, ordered, batches())
+    return _store(place, about, ordered, batches, what)
 
 
-def _store(place: Path, fingerprint: dict[str, Any], keys: Sequence[str], batches: Iterable[np.ndarray]) -> FeatureStore:
-    if (place / "meta.json").exists():
-        return FeatureStore.open(place, fingerprint, keys)
-    return FeatureStore.build(place, fingerprint, keys, batches)
+def _store(
+    place: Path, fingerprint: dict[str, Any], keys: Sequence[str], batches: Callable[[], Iterable[np.ndarray]], what: str
+) -> FeatureStore:
+    """The store at a place; where there is none yet, one process makes it and the others of this machine wait."""
+
+    def waiting() -> None:
+        console.print(f"{what}: another process computes them; waiting …")
+
+    return FeatureStore.obtain(place, fingerprint, keys, batches, waiting)

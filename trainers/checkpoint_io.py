@@ -2,7 +2,8 @@
 
 A checkpoint is a folder: `state.pt` and, written last, `manifest.json` with its size and sha256. The folder is complete exactly if its
 name has no `.tmp-` or `.old-` in it, since the rename comes after both files and their folder have reached the disk. The temporary
-folder lies in the target folder itself: a rename is atomic only within one file system. `last.json` points to the newest complete one.
+folder lies in the target folder itself: a rename is atomic only within one file system. `last.json` points to the newest complete one of
+those a run goes on from, `step-…`; `best` is not among them.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +24,22 @@ from modalign.zoo.checkpoints.durable import put_in_place, recover, staging_for,
 from modalign.zoo.checkpoints.hashing import file_sha256
 from modalign.zoo.errors import ReleaseError
 
-STATE, MANIFEST, LAST = "state.pt", "manifest.json", "last.json"
+STATE, MANIFEST, LAST, BEST = "state.pt", "manifest.json", "last.json", "best"
+
+
+STEPS = "step-*"
 
 
 class AtomicCheckpointIO(CheckpointIO):
-    """Lightning's checkpoint plugin with the guarantees above."""
+    """Lightning's checkpoint plugin with the guarantees above.
+
+    Args:
+        keep: How many of the latest `step-…` to keep, whatever they were saved for (a plan, a signal); None keeps all.
+    """
+
+    def __init__(self, keep: int | None = None) -> None:
+        super().__init__()
+        self.keep = keep
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Writes a checkpoint; what was there before stays readable until the new one is complete.
@@ -40,7 +54,9 @@ class AtomicCheckpointIO(CheckpointIO):
             about = {"sha256": file_sha256(staging / STATE), "bytes": (staging / STATE).stat().st_size}
             (staging / MANIFEST).write_text(json.dumps(about | {"step": checkpoint.get("global_step")}))
             put_in_place(staging, path)
-            _point_to(path)
+            if path.match(STEPS):
+                write_text(path.parent / LAST, json.dumps({"checkpoint": path.name}))
+                self._prune(path)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
             shutil.rmtree(path.with_name(f"{path.name}.tmp-{os.getpid()}"), ignore_errors=True)
             raise ReleaseError(f"cannot write checkpoint {path}: {error}; older checkpoints there are intact") from error
@@ -71,6 +87,18 @@ class AtomicCheckpointIO(CheckpointIO):
             os.replace(path, doomed)
             shutil.rmtree(doomed)
 
+    def _prune(self, latest: Path) -> None:
+        """Removes old checkpoints, only now that the latest is complete: there is a whole one at every moment.
+
+        Those of later steps are left from before a run fell back to an earlier one, and are made again.
+        """
+        if self.keep is None:
+            return
+        there = steps_in(latest.parent)
+        later = [path for path in there if step_of(path) > step_of(latest)]
+        for path in [*later, *there[len(later) + self.keep :]]:
+            self.remove_checkpoint(path)
+
 
 def verify(path: Path) -> None:
     """Checks a checkpoint's manifest, size and hash.
@@ -80,30 +108,77 @@ def verify(path: Path) -> None:
     """
     try:
         about = json.loads((path / MANIFEST).read_text())
+        wanted = about["bytes"], about["sha256"]
         size = (path / STATE).stat().st_size
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ReleaseError(f"checkpoint {path} is incomplete ({error})") from None
-    if size != about["bytes"] or file_sha256(path / STATE) != about["sha256"]:
+    if size != wanted[0] or file_sha256(path / STATE) != wanted[1]:
         raise ReleaseError(f"checkpoint {path} is damaged: {STATE} has {size} bytes or another sha256 than its manifest says")
 
 
-def newest(folder: Path) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint that verifies, and a warning for each newer one that does not.
+def steps_in(folder: Path) -> list[Path]:
+    """The checkpoints `step-00000100…` of a folder that are in their place, the newest first."""
+    found = [path for path in folder.glob(STEPS) if not re.search(r"\.(tmp|old)-", path.name)]
+    return sorted(found, key=lambda path: (step_of(path), path.name), reverse=True)
 
-    Checkpoints are named `step-00000100`; `best` is not considered.
+
+def step_of(path: Path) -> int:
+    """The step in a checkpoint's name."""
+    number = re.match(r"step-(\d+)", path.name)
+    return int(number[1]) if number else -1
+
+
+def newest(folder: Path, *, first: bool = True, patience: float = 60.0) -> tuple[Path | None, list[str]]:
+    """The checkpoint a stage goes on from, and a warning for everything that kept it from the newest.
+
+    That is the newest that verifies. Where `best` (kept by validation) is damaged, it is the newest from before the step that `best` was
+    made at, so that it is made again; if there is none, the newest after all: better weights may come.
+
+    Args:
+        folder: Where the checkpoints are.
+        first: Whether this is the process that puts the folder in order after a crash; the others wait until that is done.
+        patience: Seconds that the others wait at most.
     """
-    recover(folder)
-    warnings = []
-    for path in sorted(folder.glob("step-*"), reverse=True):
+    recover(folder) if first else _wait_for_order(folder, patience)
+    warnings: list[str] = []
+    before, fallback = _lost_best(folder), None
+    for path in steps_in(folder):
         try:
             verify(path)
         except ReleaseError as error:
             warnings.append(f"{error}; falling back to the one before")
             continue
-        return path, warnings
-    return None, warnings
+        if before is None:
+            return path, warnings
+        if step_of(path) < before:
+            return path, [
+                *warnings,
+                f"checkpoint {folder / BEST} is damaged; going back to before its step, so that it is made again",
+            ]
+        fallback = fallback or path
+    if fallback is not None:
+        warnings.append(
+            f"checkpoint {folder / BEST} is damaged, and there is none from before its step; better weights may still come"
+        )
+    return fallback, warnings
 
 
-def _point_to(path: Path) -> None:
-    """Makes `last.json` name the newest complete checkpoint."""
-    write_text(path.parent / LAST, json.dumps({"checkpoint": path.name}))
+def _lost_best(folder: Path) -> int | None:
+    """The step that a damaged `best` was made at, 0 if that is lost too; None where there is no `best` or it is whole."""
+    if not (folder / BEST).exists():
+        return None
+    try:
+        verify(folder / BEST)
+    except ReleaseError:
+        try:
+            return int(json.loads((folder / BEST / MANIFEST).read_text())["step"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0
+    return None
+
+
+def _wait_for_order(folder: Path, patience: float) -> None:
+    """Waits until the first process has finished interrupted replacements: until then a checkpoint may be missing from its place."""
+    end = time.monotonic() + patience
+    while list(folder.glob("*.old-*")) and time.monotonic() < end:
+        time.sleep(0.05)

@@ -37,6 +37,15 @@ class FiniteGuard:
     def __init__(self, budget: int = 0, skipped: int = 0) -> None:
         self.budget, self.skipped = budget, skipped
         self._unread: list[_Step] = []
+        self._statistics: list[tuple[Tensor, Tensor]] = []
+
+    def remember(self, statistics: Sequence[Tensor]) -> None:
+        """Copies what the forward pass changes besides weights (batch-norm statistics), for the case that the step is left out.
+
+        Args:
+            statistics: The tensors, before the forward pass.
+        """
+        self._statistics = [(tensor, tensor.detach().clone()) for tensor in statistics]
 
     def watch(self, step: int, keys: Sequence[str], loss: Tensor, norm: Tensor, optimizer: torch.optim.Optimizer) -> None:
         """Looks at a step before its update.
@@ -56,6 +65,14 @@ class FiniteGuard:
         local = (~torch.isfinite(loss)).float()  # the norm is everyone's; the loss is this rank's own
         self._unread.append(_Step(step, keys, local, anyones))
         _leave_out(optimizer, anyones)
+        self._put_back(anyones)
+
+    @torch.no_grad()
+    def _put_back(self, flag: Tensor) -> None:
+        """Undoes the change of the statistics if the flag is 1; chosen on the device, and by value, since NaN times 0 is NaN."""
+        for tensor, before in self._statistics:
+            tensor.copy_(torch.where(flag.to(tensor.device) > 0, before, tensor))
+        self._statistics = []
 
     def check(self) -> None:
         """Reads the flags since the last time.

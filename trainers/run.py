@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -19,7 +19,8 @@ from modalign.zoo.errors import RecipeError, nearest
 
 from .console import console, quiet_libraries
 from .evaluation.results import report_results
-from .evaluation.stages import evaluate_stage, of_task, read_evaluations
+from .evaluation.stages import evaluate_stage, of_task, read_evaluations, released
+from .parallel.failure import explained
 from .parallel.rank import global_rank
 from .recipe import Recipe, load_recipe
 from .stage import Place, run_stage
@@ -52,9 +53,10 @@ def train(
         first = global_rank() == 0
         if first:
             _claim(run, recipe)
-        for name in _stages_to_run(recipe, stage):
-            run_stage(recipe, Place(run, name), lambda other: _finished(run, other), strict=strict)
-            evaluate_stage(recipe, run, name)
+        with explained(recipe.trainer.timeout_s) as others:
+            for name in _stages_to_run(recipe, stage):
+                run_stage(recipe, Place(run, name), lambda other: _finished(run, other), others, strict=strict)
+                evaluate_stage(recipe, run, name)
         if first and all(Place(run, name).done.exists() for name in recipe.stages):
             _finish(recipe, run)
     return run
@@ -100,7 +102,8 @@ def _claim(run: Path, recipe: Recipe) -> None:
     """
     path = run / "recipe.yaml"
     if path.exists() and _has_progress(run):
-        changed = _differences(_binding(_read_recipe(path)), _binding(asdict(recipe)))
+        finished = {name for name in recipe.stages if Place(run, name).done.exists()}
+        changed = _differences(_binding(_read_recipe(path), finished), _binding(asdict(recipe), finished))
         if changed:
             raise RecipeError(
                 f"{run} holds a run of another recipe, which differs in {', '.join(changed[:5])}; "
@@ -122,11 +125,19 @@ def _read_recipe(path: Path) -> dict[str, Any]:
         return values
 
 
-def _binding(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What must not change between two continuations."""
+def _binding(values: Mapping[str, Any], finished: Collection[str]) -> dict[str, Any]:
+    """What must not change between two continuations.
+
+    Which weights of a stage are released may change until it is finished: it changes nothing of how the stage trains.
+    """
     kept = {key: value for key, value in values.items() if key not in _FREE}
     kept["data"] = _without(kept.get("data"))
-    kept["stages"] = {name: {**stage, "data": _without(stage.get("data"))} for name, stage in (kept.get("stages") or {}).items()}
+    stages = {}
+    for name, stage in (kept.get("stages") or {}).items():
+        stages[name] = {**stage, "data": _without(stage.get("data"))}
+        if name not in finished and isinstance(stage.get("validate"), Mapping):
+            stages[name]["validate"] = {key: value for key, value in stage["validate"].items() if key != "select"}
+    kept["stages"] = stages
     return kept
 
 
@@ -155,8 +166,9 @@ def _finish(recipe: Recipe, run: Path) -> None:
         evaluation = of_task(read_evaluations(recipe, run), "retrieval").get(chosen)
         card = model_card(model, recipe.title, evaluation, recipe_data(recipe))
         save_release(model, run / "release", kind="full", card=card)
-    report_results(recipe, run, read_evaluations(recipe, run))
-    report = write_report(recipe, run)
+    model = released(recipe, run)
+    report_results(recipe, run, read_evaluations(recipe, run), model)
+    report = write_report(recipe, run, model)
     console.print(f"release: {run / 'release'}   report: {report}")
 
 

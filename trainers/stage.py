@@ -21,24 +21,29 @@ from modalign.zoo.checkpoints.release import save_release
 from modalign.zoo.errors import RecipeError, ReleaseError
 
 from .build import StageRelease, Start, build_model, build_teachers
+from .caches import computing_on
+from .callbacks.agree import SameStart
 from .callbacks.csv_log import CsvLog
 from .callbacks.ema import AveragedWeights
 from .callbacks.meter import Meter, StageProgress
 from .callbacks.sample_log import SampleLog
+from .callbacks.statistics import KeepStatistics
 from .callbacks.stop import StopOnSignal
 from .callbacks.validate import Validate
-from .checkpoint_io import STATE, AtomicCheckpointIO, newest, verify
-from .console import console, print_table
+from .checkpoint_io import AtomicCheckpointIO, newest
+from .console import console, print_table, warn
 from .guard import FiniteGuard
 from .loggers import build_loggers
-from .objective import Objective
-from .parallel.failure import explained
+from .objective import Objective, check_bias
+from .parallel.failure import OtherRanks
+from .parallel.rejoin import rejoin
 from .parallel.sharded import gathered, is_sharded
-from .parallel.strategy import build_strategy
-from .parallel.world import World, find_world
+from .parallel.strategy import build_strategy, cluster_plugins
+from .parallel.world import World, check_world, find_world, own_device
 from .recipe import DataConfig, Recipe
 from .roles import TrainedParameter, freeze, select, set_dropout, set_grad_checkpointing, table
-from .stage_data import Needs, build_loader, check_cuts, eval_features, needs_of, open_shards
+from .stage_data import build_loader, check_cuts, eval_features, needs_of, open_shards
+from .stage_result import load_trained, second_caption_share, skipped, take_best, trained_names
 from .stream import StageStream
 from .task import TrainingTask, self_teacher
 
@@ -76,20 +81,21 @@ class Place:
         return self.folder / "done.json"
 
 
-def run_stage(recipe: Recipe, place: Place, release_of: StageRelease, *, strict: bool = False) -> None:
+def run_stage(recipe: Recipe, place: Place, release_of: StageRelease, others: OtherRanks, *, strict: bool = False) -> None:
     """Trains a stage, or goes on with it where it stopped; does nothing if it is finished.
 
     Args:
         recipe: The recipe.
         place: The stage, and where it keeps its things.
         release_of: Releases of the stages before.
+        others: Is told of the ranks that the stage's trainer starts.
         strict: Refuse to go on from an older checkpoint where the newest is damaged.
 
     Raises:
         ModalignError: For anything wrong with recipe, data or files.
     """
     if place.done.exists():
-        console.print(f"stage [bold]{place.name}[/]: finished earlier")
+        console.print(f"stage {place.name}: finished earlier")
         return
     stage, where = recipe.stages[place.name], f"stages.{place.name}"
     place.folder.mkdir(parents=True, exist_ok=True)
@@ -97,6 +103,7 @@ def run_stage(recipe: Recipe, place: Place, release_of: StageRelease, *, strict:
     pl.seed_everything(_stage_seed(recipe, place.name), verbose=False)
     start = build_model(recipe, place.name, release_of)
     objective = Objective(stage.losses, f"{where}.losses")
+    check_bias(start.model, objective, stage.ignore_bias, where)
     trained = select(start.model, stage.train, where)
     check_cuts(start.model, trained, stage.cache, where)
     freeze(start.model, trained)
@@ -104,14 +111,17 @@ def run_stage(recipe: Recipe, place: Place, release_of: StageRelease, *, strict:
     set_grad_checkpointing(start.model, stage.grad_checkpointing, where)
     _print_start(recipe, place, start, trained)
     teachers = [self_teacher(start.model)] if stage.teacher == "self" else build_teachers(recipe, stage, release_of)
-    trainer, task, stream = _assemble(recipe, place, start, objective, trained, teachers)
-    checkpoint = _resume_from(place, trainer, strict)
-    with explained(trainer, recipe.trainer.timeout_s):
-        trainer.fit(task, train_dataloaders=stream, ckpt_path=checkpoint, weights_only=True)
+    with computing_on(own_device(recipe.trainer)):
+        trainer, task, stream = _assemble(recipe, place, start, objective, trained, teachers)
+    others.started_by(trainer)
+    checkpoint = _resume_from(recipe, place, trainer, strict)
+    rejoin(recipe.trainer, find_world(recipe.trainer))
+    trainer.fit(task, train_dataloaders=stream, ckpt_path=checkpoint, weights_only=True)
     summary = {"steps": trainer.global_step, "seconds": round(time.time() - started, 1)}
     model = _whole_model(recipe, place.name, release_of, task)
-    summary |= _take_best(model, trainer, place)
-    summary |= _second_caption_share(task, stream) | _skipped(task, stream)
+    summary |= take_best(model, trainer, place.checkpoints, trained_names(task))
+    summary |= second_caption_share(task, stream) | skipped(task, stream)
+    trainer.strategy.barrier()  # until here the others read checkpoints
     if trainer.is_global_zero:
         names = start.trained | {entry.name for entry in trained}
         card = model_card(model, recipe.title)
@@ -167,7 +177,9 @@ def _assemble(
         FiniteGuard(recipe.trainer.skip_nonfinite),
         recipe.trainer.compile,
     )
-    return _trainer(recipe, place, data, loader, start.model, world), task, stream
+    trainer = _trainer(recipe, place, data, loader, start.model, world)
+    check_world(trainer, world)
+    return trainer, task, stream
 
 
 def _trainer(recipe: Recipe, place: Place, data: DataConfig, loader: Loader, model: Any, world: World) -> pl.Trainer:
@@ -184,15 +196,17 @@ def _trainer(recipe: Recipe, place: Place, data: DataConfig, loader: Loader, mod
         callbacks.append(AveragedWeights(stage.ema))
     if stage.validate is not None:
         callbacks.append(_validate(recipe, place, data, loader, model))
-    callbacks.append(StopOnSignal(place.checkpoints, settings.log_every))
+    if stage.batch_norm == "train":
+        callbacks.append(KeepStatistics())
+    # on the CPU a poll costs nothing beside a step
+    callbacks.append(StopOnSignal(place.checkpoints, 0.0 if own_device(settings) is None else 1.0))
     callbacks.append(
         ModelCheckpoint(
             dirpath=place.checkpoints,
             filename="step-{step:08d}",
             auto_insert_metric_name=False,
-            monitor="step",
-            mode="max",
-            save_top_k=settings.keep_checkpoints,
+            save_top_k=-1,  # AtomicCheckpointIO removes the old ones, those saved for a signal too
+            enable_version_counter=False,  # a damaged one is replaced
             every_n_train_steps=settings.checkpoint_every,
         )
     )
@@ -208,7 +222,7 @@ def _trainer(recipe: Recipe, place: Place, data: DataConfig, loader: Loader, mod
         logger=[CsvLog(place.run / "metrics.csv", place.name), *build_loggers(settings.loggers, place.run, place.name)],
         log_every_n_steps=10**9,  # Meter logs
         callbacks=callbacks,
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(settings.keep_checkpoints), *cluster_plugins()],
         default_root_dir=place.folder,
         enable_progress_bar=settings.progress and console.is_terminal,
         enable_model_summary=False,
@@ -228,16 +242,17 @@ def _validate(recipe: Recipe, place: Place, data: DataConfig, loader: Loader, mo
     return Validate(stage.validate, every, shards, languages, features, place.checkpoints)
 
 
-def _resume_from(place: Place, trainer: pl.Trainer, strict: bool) -> Path | None:
-    checkpoint, warnings = newest(place.checkpoints)
+def _resume_from(recipe: Recipe, place: Place, trainer: pl.Trainer, strict: bool) -> Path | None:
+    checkpoint, warnings = newest(place.checkpoints, first=trainer.is_global_zero, patience=recipe.trainer.timeout_s)
+    trainer.callbacks.append(SameStart(checkpoint))  # type: ignore[attr-defined]
     if warnings and strict:
         raise ReleaseError(f"{warnings[0]}, which --strict refuses; without it the run goes on from there")
     for warning in warnings:
-        console.print(f"[yellow]{warning}[/]")
+        warn(warning)
     step = 0
     if checkpoint is not None:
         step = int(json.loads((checkpoint / "manifest.json").read_text())["step"])
-        console.print(f"stage [bold]{place.name}[/]: continues at step {step}")
+        console.print(f"stage {place.name}: continues at step {step}")
     for logger in trainer.loggers:
         if isinstance(logger, CsvLog):
             logger.cut(step)
@@ -245,56 +260,14 @@ def _resume_from(place: Place, trainer: pl.Trainer, strict: bool) -> Path | None
 
 
 def _whole_model(recipe: Recipe, name: str, release_of: StageRelease, task: TrainingTask) -> Any:
-    """The trained model in one piece: the task's own, or a new one with the gathered weights where the task's is sharded."""
-    if not is_sharded(task.model):
+    """The trained model in one piece: the task's own, or a new one with the trained weights.
+
+    A new one where the task's is sharded, and where it was converted to another precision: an adapter's frozen part must be its source's.
+    """
+    if not is_sharded(task.model) and recipe.trainer.precision not in ("bf16-true", "64-true"):
         return task.model
-    state = gathered(task)
+    state, expected = gathered(task), trained_names(task)
     pl.seed_everything(_stage_seed(recipe, name), verbose=False)  # what did not train is built as it was
     model = build_model(recipe, name, release_of).model
-    _load_trained(model, state)
+    load_trained(model, state, expected, "the trained model")
     return model
-
-
-def _load_trained(model: Any, state: dict[str, torch.Tensor]) -> None:
-    weights = {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
-    model.load_state_dict(weights, strict=False)
-
-
-def _take_best(model: Any, trainer: pl.Trainer, place: Place) -> dict[str, Any]:
-    """Loads the best validated weights into the model, if the stage asks for them."""
-    validate = next((callback for callback in trainer.callbacks if isinstance(callback, Validate)), None)  # type: ignore[attr-defined]
-    if validate is None or validate.best is None:
-        return {}
-    if validate.settings.select == "best" and validate.best_step != trainer.global_step:
-        best = place.checkpoints / "best"
-        verify(best)
-        state = torch.load(best / STATE, map_location="cpu", weights_only=True)["state_dict"]
-        _load_trained(model, state)
-        console.print(f"best {validate.settings.metric} {validate.best:.1f} at step {validate.best_step}: its weights are taken")
-    return {"metric": validate.settings.metric, "best": validate.best, "best_step": validate.best_step}
-
-
-def _skipped(task: TrainingTask, stream: StageStream) -> dict[str, int]:
-    """How many samples and steps were left out as bad, said and recorded."""
-    count, steps = len(stream.loader.quarantine.entries), task.guard.skipped
-    if steps:
-        console.print(f"[yellow]{steps} steps were skipped: their loss or gradient was no finite number[/]")
-    if count:
-        console.print(f"[yellow]{count} bad samples were skipped; quarantine.jsonl in the stage's folder lists them[/]")
-    return ({"skipped_samples": count} if count else {}) | ({"skipped_steps": steps} if steps else {})
-
-
-def _second_caption_share(task: TrainingTask, stream: StageStream) -> dict[str, float]:
-    """How many samples have a second caption, where losses use one; the others' term is dropped."""
-    needs: Needs = needs_of(task.objective.inputs())
-    if not needs.second:
-        return {}
-    choice = stream.loader.reader.example.captions  # type: ignore[attr-defined]
-    have = total = 0
-    from .caches import caption_lists
-
-    for shards in stream.loader.sources:
-        for captions in caption_lists(shards):
-            total += 1
-            have += any(len(captions.get(lang, ())) > 1 for lang in (choice.languages or captions))
-    return {"second_caption_share": round(have / max(1, total), 4)}

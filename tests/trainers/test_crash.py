@@ -9,9 +9,15 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 import yaml
+
+from modalign.trainers.callbacks.stop import StopOnSignal
 
 
 @pytest.fixture
@@ -121,3 +127,39 @@ def test_ten_kills(tiny_recipe, tmp_path, other_file_system):
         kill = kill_during_save if number % 2 else kill_at_step
         kills.append(lambda p, r, kill=kill, step=step: kill(p, r, step))
     crash(tiny_recipe, tmp_path, other_file_system, kills)
+
+
+def poll(rank, store, results):
+    """Steps of 5 ms on one rank and 10 ms on the other; the second gets a signal."""
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    stop, polls = StopOnSignal(Path(), seconds=0.2), []
+    stop.on_train_start(SimpleNamespace(global_step=0), None)
+    reduce = dist.all_reduce
+    dist.all_reduce = lambda *a, **k: polls.append(step) or reduce(*a, **k)
+    for step in range(1, 1000):
+        time.sleep(0.005 * (rank + 1))
+        if rank == 1 and step == 30:
+            stop.received = signal.SIGUSR1
+        if stop._agreed(step, torch.device("cpu"), 2):
+            break
+    results[rank] = polls
+    dist.destroy_process_group()
+
+
+def test_ranks_agree_on_a_step_without_asking_at_each(tmp_path):
+    with mp.Manager() as manager:
+        results = manager.dict()
+        mp.spawn(poll, (str(tmp_path / "store"), results), nprocs=2)
+        one, other = results[0], results[1]
+    assert one == other, "both asked, and stopped, at the same steps"
+    assert 30 <= one[-1] < 999 and len(one) < one[-1] / 2
+
+
+def test_the_last_step_is_asked_about_too(monkeypatch):
+    """Else a signal that came since the last poll would be lost with the stage."""
+    stop, asked = StopOnSignal(Path(), seconds=1e9), []
+    stop.on_train_start(SimpleNamespace(global_step=0), None)
+    monkeypatch.setattr(dist, "all_reduce", lambda *_: asked.append(1))
+    for step in range(1, 11):
+        stop._agreed(step, torch.device("cpu"), 2, last=step == 10)
+    assert len(asked) == 2, "the first, from which the next follows, and the last"

@@ -7,9 +7,11 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from safetensors.torch import load_file
 
 from modalign.trainers import train
 from modalign.trainers.guard import FiniteGuard
+from modalign.zoo.encoders.image.base import ImageEncoder
 from modalign.zoo.errors import DataError
 from modalign.zoo.losses.clip import ClipLoss
 
@@ -108,3 +110,35 @@ def test_a_run_may_skip_within_its_budget(tiny_recipe, nan_at):
     assert json.loads((run / "stages" / "teacher" / "done.json").read_text())["skipped_steps"] == 1
     with (run / "metrics.csv").open() as stream:
         assert all(float(row["loss"]) == float(row["loss"]) for row in csv.DictReader(stream))
+
+
+def test_statistics_of_a_step_left_out_are_put_back():
+    guard, norm = FiniteGuard(budget=2), torch.nn.BatchNorm1d(2)
+    parameter = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.AdamW([parameter], fused=True)
+    for step, value in enumerate((1.0, float("nan"))):
+        before = [buffer.clone() for buffer in norm.buffers()]
+        guard.remember(list(norm.buffers()))
+        norm(torch.full((4, 2), value))
+        one_step(guard, parameter, optimizer, value, step)
+        assert all(torch.equal(*pair) for pair in zip(before, norm.buffers(), strict=True)) is (step == 1)
+
+
+def test_training_batch_norms_survive_a_bad_picture(tiny_recipe, monkeypatch):
+    """The forward pass spoils the running statistics before the guard sees the loss."""
+    original, calls = ImageEncoder.normalise, iter(range(10**6))
+
+    def normalise(self, pixels):
+        return original(self, pixels) * (float("nan") if next(calls) == 1 else 1.0)
+
+    monkeypatch.setattr(ImageEncoder, "normalise", normalise)
+    stage = tiny_recipe["stages"]["teacher"] | {"batch_norm": "train", "train": {"encoder": 1e-3, "head": 1e-3, "aux": 1e-3}}
+    tiny_recipe["trainer"]["skip_nonfinite"] = 1
+    recipe = run_of(tiny_recipe)
+    recipe["stages"] = {"teacher": stage}
+    run = train(recipe)
+    assert json.loads((run / "stages" / "teacher" / "done.json").read_text())["skipped_steps"] == 1
+    weights = load_file(run / "release" / "model.safetensors")
+    statistics = [name for name in weights if "running_" in name]
+    assert statistics and all(torch.isfinite(weights[name]).all() for name in weights)
+    assert {int(weights[name]) for name in weights if name.endswith("num_batches_tracked")} == {4}, "five steps, one left out"

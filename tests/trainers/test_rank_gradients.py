@@ -1,4 +1,7 @@
-"""One step on two gloo ranks, DDP and FSDP2, against one process: loss and every parameter's gradient, for CLIP, SigLIP and ProCLIP."""
+"""One step on two gloo ranks, DDP and FSDP2, against one process: loss and every parameter's gradient, for CLIP, SigLIP and ProCLIP.
+
+In float64, so that what is left is a difference of formulas, not of the order of sums.
+"""
 
 import copy
 
@@ -49,8 +52,7 @@ def parts(name):
     with torch.no_grad():
         for parameter in model.image.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
-    model.eval()
-    return model, teacher, Objective(losses)
+    return model.double().eval(), teacher.double(), Objective(losses)
 
 
 def batch_of(rows):
@@ -114,11 +116,14 @@ def one_process(name):
 def test_step_equals_one_process(two_ranks, name, way):
     loss, gradients = two_ranks[name, way]
     expected, alone = one_process(name)
-    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-6)
+    assert loss.dtype == torch.float64
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
     assert {n for n, g in gradients.items() if g.any()} == {n for n, g in alone.items() if g.any()}
-    largest = max(float(gradient.abs().max()) for gradient in alone.values())
+    scale = max(float(gradient.abs().max()) for gradient in alone.values())
     for parameter, gradient in alone.items():
         if gradient.any():
+            ours = gradients[parameter].reshape(gradient.shape)
+            # the bias of attention's keys has no gradient but rounding: what is far below all others is not compared digit by digit
             torch.testing.assert_close(
-                gradients[parameter].reshape(gradient.shape), gradient, rtol=1e-4, atol=1e-6 * max(largest, 1)
+                ours, gradient, rtol=1e-6, atol=1e-12 * scale, msg=lambda text, name=parameter: f"{name}: {text}"
             )

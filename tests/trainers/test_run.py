@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import pytest
 import torch
@@ -165,6 +166,19 @@ def test_bfloat16_trains_and_losses_stay_float32(tiny_recipe, monkeypatch):
     assert all(torch.isfinite(value).all() for value in weights(run / "release").values())
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
+def test_bfloat16_with_compiled_blocks(tiny_recipe):
+    """On the CPU; each by itself is quick: above, and in test_training_options.py."""
+    tiny_recipe["stages"] = {"tune": tiny_recipe["stages"]["tune"] | {"epochs": None, "steps": 2, "validate": None}}
+    tiny_recipe["evaluate"] = None
+    tiny_recipe["trainer"] |= {"precision": "bf16-mixed", "compile": True}
+    run = train(tiny_recipe)
+    with (run / "metrics.csv").open() as stream:
+        losses = [float(row["loss"]) for row in csv.DictReader(stream)]
+    assert len(losses) == 2 and all(loss == loss for loss in losses)
+
+
 def test_a_mixture_draws_by_weight(tiny_recipe, tiny_shards, tmp_path):
     """Two sources, three to one: every step's samples are recorded, and the shares are exact over an epoch."""
     import io
@@ -213,7 +227,7 @@ def test_other_evaluation_settings_are_measured_again(tiny_recipe):
     assert list(json.loads((run / "stages" / "teacher" / "eval.json").read_text())["by_language"]) == ["de"]
 
 
-def test_bad_samples_are_skipped_counted_and_named(tiny_recipe, picture_of, tmp_path):
+def test_bad_samples_are_skipped_counted_and_named(tiny_recipe, picture_of, tmp_path, capsys):
     from modalign.datasets.shards.writer import write_shards
 
     def samples():
@@ -232,7 +246,9 @@ def test_bad_samples_are_skipped_counted_and_named(tiny_recipe, picture_of, tmp_
     tiny_recipe |= {"stages": {"tune": stage}, "evaluate": None}
     tiny_recipe["data"] |= {"train": str(tmp_path / "bad"), "on_error": "skip"}
     run = train(tiny_recipe)
-    assert json.loads((run / "stages/tune/done.json").read_text())["skipped_samples"] == 1
+    done = json.loads((run / "stages/tune/done.json").read_text())
+    assert done["skipped_samples"] == 1 and done["skipped_by_shard"] == {str(tmp_path / "bad" / "000000.tar"): 1}
+    assert f"{tmp_path / 'bad' / '000000.tar'}: 1" in capsys.readouterr().out
     assert "k13" in (run / "stages/tune/quarantine.jsonl").read_text()
     assert "k13" not in (run / "stages/tune/samples.csv").read_text()
 

@@ -12,7 +12,6 @@ from typing import Any
 import lightning.pytorch as pl
 
 from modalign.datasets.shards import ShardSet
-from modalign.zoo.errors import RecipeError, nearest
 from modalign.zoo.metrics.retrieval import flatten
 
 from ..evaluation.vectors import Features, set_vectors
@@ -25,7 +24,7 @@ class Validate(pl.Callback):
     """Measures retrieval every so many steps, keeps the best weights, and stops when nothing improves.
 
     Args:
-        settings: The stage's.
+        settings: The stage's; its metric is one that `check_metric` knows.
         every: Steps between validations.
         shards: What to validate on.
         languages: Caption languages.
@@ -48,6 +47,10 @@ class Validate(pl.Callback):
         self.best_step = 0
         self.without_best = 0
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Stops where the checkpoint was written after the decision to stop: Lightning does not remember it."""
+        self._stop_if_patience_is_over(trainer)
+
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Validates, if it is time."""
         step = trainer.global_step
@@ -65,8 +68,6 @@ class Validate(pl.Callback):
             self._judge(trainer, step, metrics)
 
     def _judge(self, trainer: pl.Trainer, step: int, metrics: dict[str, float]) -> None:
-        if self.settings.metric not in metrics:
-            raise RecipeError(f"validate.metric: there is no {self.settings.metric!r}{nearest(self.settings.metric, metrics)}")
         value = metrics[self.settings.metric]
         if self.best is None or value > self.best:
             self.best, self.best_step, self.without_best = value, step, 0
@@ -74,6 +75,9 @@ class Validate(pl.Callback):
                 trainer.save_checkpoint(self.folder / "best", weights_only=True)
             return
         self.without_best += 1
+        self._stop_if_patience_is_over(trainer)
+
+    def _stop_if_patience_is_over(self, trainer: pl.Trainer) -> None:
         if self.settings.patience is not None and self.without_best >= self.settings.patience:
             trainer.should_stop = True
 

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from ..recipe import TrainerConfig
+from .rank import by_torchrun, in_slurm_step
 
 
 def build_strategy(settings: TrainerConfig, world_size: int) -> Any:
@@ -25,3 +26,12 @@ def build_strategy(settings: TrainerConfig, world_size: int) -> Any:
     if settings.strategy == "ddp" or (settings.strategy == "auto" and world_size > 1):
         return DDPStrategy(timeout=timeout)
     return settings.strategy
+
+
+def cluster_plugins() -> list[Any]:
+    """What tells Lightning which ranks there are, where its own way of finding out would be wrong: in a job step of SLURM."""
+    if by_torchrun() or not in_slurm_step():
+        return []
+    from .slurm import StepEnvironment
+
+    return [StepEnvironment()]

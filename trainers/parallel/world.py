@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Any
+
+import torch
 
 from modalign.zoo.errors import RecipeError
 
 from ..recipe import TrainerConfig
-from .rank import global_rank
+from .rank import by_torchrun, global_rank, in_slurm_step, local_rank
 
 
 @dataclass(frozen=True)
@@ -31,30 +34,61 @@ class World:
 def find_world(settings: TrainerConfig) -> World:
     """What a launcher announces, else what the recipe asks for.
 
-    Under torchrun (`LOCAL_WORLD_SIZE`) and SLURM (`SLURM_NTASKS`) the launcher decides; `devices` and `num_nodes` of the recipe need
-    not repeat it, but must not contradict it either.
+    Under torchrun (`LOCAL_WORLD_SIZE`) and in a step of SLURM the launcher decides; `devices` and `num_nodes` of the recipe need not
+    repeat it, but must not contradict it either. Without a launcher there is one machine: nothing would say which one this is.
 
     Raises:
-        RecipeError: If they do, or `devices` is no number.
+        RecipeError: If they do, `devices` is no number, or there are several machines without a launcher.
     """
     rank, announced = global_rank(), _announced()
     if announced is not None:
         devices, nodes = announced
         _check(settings, devices, nodes)
         return World(rank, devices * nodes, devices, nodes)
-    count = _device_count(settings)
-    return World(rank, count * settings.num_nodes, settings.devices, settings.num_nodes)
+    if settings.num_nodes != 1:
+        raise RecipeError(
+            f"trainer.num_nodes is {settings.num_nodes}, but nothing started this process as one of several machines'; start it on each of "
+            "them with torchrun (--nnodes, --node_rank, --master_addr), or on SLURM with the file that modalign launch slurm writes"
+        )
+    return World(rank, _device_count(settings), settings.devices, 1)
+
+
+def check_world(trainer: Any, world: World) -> None:
+    """Refuses to train where Lightning counts the ranks differently than the data was dealt out.
+
+    Raises:
+        RecipeError: With both counts, and the variables that decide.
+    """
+    if (trainer.global_rank, trainer.world_size) == (world.rank, world.size):
+        return
+    told = {name: os.environ[name] for name in _TELLING if name in os.environ}
+    raise RecipeError(
+        f"this process read data as rank {world.rank} of {world.size}, but would train as rank {trainer.global_rank} of "
+        f"{trainer.world_size}; unset what is left over of another launcher among {told or 'the environment'}, or start with "
+        "torchrun or srun"
+    )
+
+
+_TELLING = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_JOB_NAME")
+
+
+def own_device(settings: TrainerConfig) -> torch.device | None:
+    """The accelerator this process will train on, for work before training; None where that is the CPU."""
+    if settings.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return torch.device("cuda", local_rank() % torch.cuda.device_count())
+    return None
 
 
 def _announced() -> tuple[int, int] | None:
     """(processes per machine, machines) of torchrun or SLURM."""
-    if "LOCAL_WORLD_SIZE" in os.environ and "WORLD_SIZE" in os.environ and "TORCHELASTIC_RUN_ID" in os.environ:
+    if by_torchrun():
         local = int(os.environ["LOCAL_WORLD_SIZE"])
         return local, int(os.environ["WORLD_SIZE"]) // local
-    # interactive shells of SLURM are one task; what they start is not a job step
-    if "SLURM_NTASKS" in os.environ and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
-        nodes = int(os.environ.get("SLURM_JOB_NUM_NODES", os.environ.get("SLURM_NNODES", "1")))
-        return int(os.environ["SLURM_NTASKS"]) // nodes, nodes
+    if in_slurm_step():
+        from .slurm import step_size
+
+        tasks, nodes = step_size()
+        return tasks // nodes, nodes
     return None
 
 
@@ -68,8 +102,6 @@ def _check(settings: TrainerConfig, devices: int, nodes: int) -> None:
 
 
 def _device_count(settings: TrainerConfig) -> int:
-    import torch
-
     devices = settings.devices
     try:
         automatic = devices in ("auto", "-1", -1)

@@ -1,5 +1,6 @@
 """Killed while saving, again and again, on another file system than the temporary folder; damaged checkpoints; no room."""
 
+import json
 import multiprocessing
 import os
 import random
@@ -149,3 +150,53 @@ def test_a_checkpoint_with_a_payload_is_refused(stopped, tmp_path):
     assert not marker.exists()
     torch.load(path / "state.pt", weights_only=False)
     assert marker.exists(), "the payload does not work; the test shows nothing"
+
+
+def validating(recipe):
+    """A stage whose best weights are those of its first validation, at step 3 of 9; checkpoints at steps 2, 4, 6, 8."""
+    teacher = recipe["stages"]["teacher"] | {"epochs": None, "steps": 9, "validate": {"every_epochs": 0.6}}
+    recipe |= {"stages": {"teacher": teacher}, "evaluate": None}
+    recipe["trainer"]["checkpoint_every"] = 2
+    return recipe
+
+
+@pytest.fixture
+def first_is_best(monkeypatch):
+    from modalign.trainers.callbacks.validate import Validate
+
+    judge = Validate._judge
+    monkeypatch.setattr(
+        Validate, "_judge", lambda self, trainer, step, metrics: judge(self, trainer, step, {self.settings.metric: -float(step)})
+    )
+
+
+@pytest.mark.parametrize("keep", [2, 9])
+def test_a_damaged_best_is_made_again_or_named_when_it_is_needed(tiny_recipe, first_is_best, monkeypatch, capsys, keep):
+    """With checkpoints from before it was made, the stage goes back to there; without, the end says what to do, and that works."""
+    from modalign.trainers import stage as stage_module
+
+    recipe = validating(tiny_recipe)
+    recipe["trainer"]["keep_checkpoints"] = keep
+    whole = stage_module.take_best
+
+    def damaged(model, trainer, folder, expected):
+        state = folder / "best" / "state.pt"
+        state.write_bytes(state.read_bytes()[:-7])
+        return whole(model, trainer, folder, expected)
+
+    monkeypatch.setattr(stage_module, "take_best", damaged)
+    with pytest.raises(ReleaseError, match=r"best is damaged.*of step 3, .*Delete .*teacher.*validate.select last"):
+        train(recipe)
+    monkeypatch.setattr(stage_module, "take_best", whole)
+    done = Path(recipe["run_dir"]) / "stages" / "teacher" / "done.json"
+    if keep == 9:
+        train(recipe)
+        assert "best is damaged; going back" in (out := capsys.readouterr().out) and "continues at step 2" in out
+        assert json.loads(done.read_text())["best_step"] == 3
+        return
+    with pytest.raises(ReleaseError, match="Delete"):
+        train(recipe)
+    assert "none from before its step" in capsys.readouterr().out
+    recipe["stages"]["teacher"]["validate"]["select"] = "last"
+    train(recipe)
+    assert json.loads(done.read_text())["steps"] == 9
