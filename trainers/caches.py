@@ -103,6 +103,17 @@ def _name(kind: str, fingerprint: dict[str, Any]) -> str:
     return f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
+def _form(encoder: ImageEncoder) -> str:
+    """What two encoders with equal weights may differ in: class, pooling, activations, whatever the modules say of themselves."""
+    words = [
+        type(encoder).__name__,
+        repr(encoder),
+        repr(getattr(encoder.config, "pooling", None)),
+        repr(getattr(encoder.config, "options", None)),
+    ]
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()[:16]
+
+
 def image_vectors(encoder: ImageEncoder, sources: Sequence[ShardSet], cut: str, num_workers: int = 0) -> KeyedVectors:
     """What enters the cut of an image encoder for every sample of the sources; computed where it is not kept yet.
 
@@ -110,7 +121,8 @@ def image_vectors(encoder: ImageEncoder, sources: Sequence[ShardSet], cut: str, 
         DataError: If two sources share a sample key.
     """
     below = {name: tensor for name, tensor in encoder.state_dict().items() if encoder.lies_below(name, cut)}
-    fingerprint = {"encoder": weights_sha256(below), "cut": cut, "preprocess": encoder.preprocess.to_dict()}
+    form = {"form": _form(encoder), "cut": cut, "preprocess": encoder.preprocess.to_dict()}
+    fingerprint = {"encoder": weights_sha256(below), **form}
     seen: set[str] = set()
     stores = []
     for shards in sources:

@@ -67,8 +67,7 @@ def _subject(recipe: Recipe, run: Path, name: str, data: str) -> Subject:
         assert recipe.evaluate is not None
         return eval_features(subject.model, subject.shards, recipe.evaluate.languages, recipe.stages[name].cache)
 
-    made = together(features) if rank() == 0 else together(Features)  # one process fills the cache, the others read it
-    subject.use(made if rank() == 0 else features())
+    subject.use(together(features))  # one process of a machine fills the cache, the others wait for it
     subject.over_ranks = world_size() > 1
     return subject
 
