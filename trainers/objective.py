@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from modalign.zoo.configure import fill
-from modalign.zoo.errors import RecipeError
+from modalign.zoo.errors import AssemblyError, RecipeError
 from modalign.zoo.losses.base import Loss
 from modalign.zoo.registry import LOSSES
 
@@ -64,6 +64,8 @@ def _build(name: str, options: Mapping[str, Any], where: str) -> nn.Module:
     """A loss by name; what its constructor refuses is said with its place."""
     try:
         loss: nn.Module = fill(LOSSES.get(name), options, where)
+    except AssemblyError as error:
+        raise RecipeError(f"{where}: {error}; one of your own comes with --allow_module MODULE") from None
     except RecipeError as error:
         raise RecipeError(str(error) if str(error).startswith(where) else f"{where}.{error}") from None
     return loss

@@ -131,7 +131,6 @@ def test_numbers_and_names_that_make_no_sense_are_refused_when_the_recipe_is_rea
         ("stages/tune/clip_norm", None),
         ("stages/tune/teacher_decay", 0.0),
         ("stages/tune/losses/clip", {"weight": 0}),
-        ("stages/tune/losses/mine", {"any": 1}),
         ("data/timeout", 0.0),
     ],
 )

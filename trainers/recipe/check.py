@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from modalign.zoo.configure import check_keys
-from modalign.zoo.errors import RecipeError, nearest
+from modalign.zoo.configure import check_keys, fill
+from modalign.zoo.errors import AssemblyError, RecipeError, nearest
 
 from .ranges import check_data_ranges, check_stage_ranges, check_trainer_ranges, number
 from .settings import DataConfig, EvaluateConfig, Recipe, StageConfig, teachers_of
@@ -29,6 +29,7 @@ def check_recipe(recipe: Recipe, where: str) -> None:
     """
     if not recipe.stages:
         raise RecipeError(f"{where}: stages is empty; a recipe has at least one")
+    _check_model(recipe.model, f"{where}: model")
     for name in recipe.stages:
         _check_stage(recipe, name, f"{where}: stages.{name}")
     check_trainer_ranges(recipe.trainer, f"{where}: trainer")
@@ -64,6 +65,7 @@ def _check_stage(recipe: Recipe, name: str, place: str) -> None:
         raise RecipeError(f"{place}: train and losses say what trains and on what; neither may be empty")
     check_stage_ranges(stage, place)
     _check_losses(stage, f"{place}.losses")
+    _check_model(stage.model, f"{place}.model")
     _check_order(stage, names[names.index(name) :], name, place)
     if stage.teacher_decay != 1.0 and stage.teacher != "self":
         raise RecipeError(f"{place}.teacher_decay: only a teacher that is a copy of the model (teacher: self) can average it")
@@ -85,6 +87,22 @@ def _check_stage(recipe: Recipe, name: str, place: str) -> None:
         _check_cache(data, f"{place}.cache.image")
 
 
+def _check_model(settings: Mapping[str, Any] | None, place: str) -> None:
+    """Family and settings are looked up now; what the parts' sources hold is seen when the stage starts."""
+    from modalign.zoo.registry import FAMILIES
+
+    if settings is None:
+        return
+    if "family" not in settings:
+        raise RecipeError(f"{place}: say which family (there are: {', '.join(FAMILIES.names())})")
+    try:
+        family = FAMILIES.get(settings["family"])
+    except AssemblyError as error:
+        raise RecipeError(f"{place}.family: {error}; one of your own comes with --allow_module MODULE") from None
+    if hasattr(family, "Config"):
+        fill(family.Config, {key: value for key, value in settings.items() if key != "family"}, place)
+
+
 def _check_validate(stage: StageConfig, place: str) -> None:
     """The deciding metric is looked up now, not at the first validation."""
     from ..callbacks.metric_names import check_metric
@@ -94,14 +112,10 @@ def _check_validate(stage: StageConfig, place: str) -> None:
 
 
 def _check_losses(stage: StageConfig, place: str) -> None:
-    """Settings of the losses that are known by now; those of other packages are looked up when the stage starts."""
-    from modalign.zoo.registry import LOSSES
-
+    """Losses and their settings are looked up now, not when the stage's turn comes."""
     from ..objective import Objective
 
-    known = LOSSES.names()
-    names = {label: (settings or {}).get("loss", label) for label, settings in stage.losses.items()}
-    Objective({label: stage.losses[label] for label, name in names.items() if name in known}, place)
+    Objective(stage.losses, place)
 
 
 def _check_order(stage: StageConfig, later: list[str], name: str, place: str) -> None:

@@ -22,11 +22,12 @@ def stand_in(name: str) -> Path:
     Raises:
         ModalignError: If the checkpoint cannot be had or does not fit; see `load_open_clip`.
     """
-    if name not in _made:
+    key = f"{name}\n{Path.cwd()}"  # a relative folder is another one after a change of directory
+    if key not in _made:
         from .open_clip_load import load_open_clip
         from .release import save_release
 
         parent = Path(tempfile.mkdtemp(prefix="modalign-"))
         atexit.register(shutil.rmtree, parent, ignore_errors=True)
-        _made[name] = save_release(load_open_clip(name), parent / "release", kind="adapter", public=False)
-    return _made[name]
+        _made[key] = save_release(load_open_clip(name), parent / "release", kind="adapter", public=False)
+    return _made[key]
