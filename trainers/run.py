@@ -82,6 +82,8 @@ def _finished(run: Path, stage: str) -> Path:
 @contextmanager
 def _locked(run: Path) -> Iterator[None]:
     """Keeps a second process on this machine from training into the same folder."""
+    if global_rank() == 0:
+        _refuse_foreign(run)
     run.mkdir(parents=True, exist_ok=True)
     if global_rank() > 0:
         yield
@@ -92,6 +94,16 @@ def _locked(run: Path) -> Iterator[None]:
         except OSError:
             raise RecipeError(f"another process is training in {run}; wait for it, or give another --run_dir") from None
         yield
+
+
+_OWN = ("recipe.yaml", "metrics.csv", "results.json", "results.md", "queries.png", "report.html", "release")
+
+
+def _refuse_foreign(run: Path) -> None:
+    """Refuses a folder that holds files a run would write, but no run: they are somebody's own."""
+    found = [name for name in _OWN if (run / name).exists()]
+    if found and not (run / ".lock").exists() and not (run / "stages").is_dir():
+        raise RecipeError(f"{run} holds {', '.join(found)} but no run; a run would overwrite them, so give another --run_dir")
 
 
 def _claim(run: Path, recipe: Recipe) -> None:

@@ -41,6 +41,8 @@ def embed(
     from modalign import zoo
 
     path = Path(out)
+    if path.is_file() and path.suffix != ".npz":
+        raise RecipeError(f"--out {out} is there already and does not look like vectors; give another name, ending in .npz")
     if path.is_dir():
         raise RecipeError(f"{out} is a folder; give the name of a file in it, such as {out.rstrip('/')}/vectors.npz")
     loaded, shards = zoo.load(model, pick_device(device)), ShardSet(data, remote=remote_of(allow_remote))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,6 +32,10 @@ def check_recipe(recipe: Recipe, where: str) -> None:
         raise RecipeError(f"{where}: stages is empty; a recipe has at least one")
     _check_model(recipe.model, f"{where}: model")
     for name in recipe.stages:
+        if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]{0,63}", name):
+            raise RecipeError(
+                f"{where}: stages: {name!r} is no name for a stage, which names a folder: at most 64 letters, digits, '_', '-', '.'"
+            )
         _check_stage(recipe, name, f"{where}: stages.{name}")
     check_trainer_ranges(recipe.trainer, f"{where}: trainer")
     check_data_ranges(recipe.data, f"{where}: data")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,7 +37,7 @@ def model_card(
     )
     lines = [
         f"---\n{front.to_yaml()}\n---",
-        f"# {title or model.family}",
+        f"# {_one_line(title) or model.family}",
         f"A model of the family `{model.family}`, {count / 1e6:.1f} M parameters, joint space of width {model.config.embed_dim}.",
         f"## Parts\n{parts}",
         '## Use\n```python\nfrom modalign import zoo\n\nmodel = zoo.load("PATH")  # this folder\n'
@@ -71,3 +72,8 @@ def _limits(data: Mapping[str, str] | None) -> str:
     if data:
         text += "\n\nTrained on: " + "; ".join(f"`{_shown(name)}` ({licence})" for name, licence in data.items()) + "."
     return text
+
+
+def _one_line(text: str) -> str:
+    """A title as Markdown shows it: one line, no markup of its own."""
+    return re.sub(r"([\\`*_\[\]<>#|])", r"\\\1", " ".join(text.split()))

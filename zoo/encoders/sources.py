@@ -77,16 +77,27 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
+#: Files of transformers that may name classes of their own
+_MAY_ASK = (
+    "config.json",
+    "tokenizer_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
+    "generation_config.json",
+)
+
+
 def refuse_remote_code(folder: Path) -> None:
-    """Refuses a folder that asks for code of its own to be run.
+    """Refuses a folder that asks for code of its own to be run, itself or in a folder inside it.
 
     Raises:
         ReleaseError: Naming the file and the classes it asks for.
     """
-    for file in ("config.json", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json"):
-        if (folder / file).is_file() and (asked := read_json(folder / file).get("auto_map")):
+    for file in (path for name in _MAY_ASK for pattern in (name, f"*/{name}") for path in sorted(folder.glob(pattern))):
+        if file.is_file() and (asked := read_json(file).get("auto_map")):
             raise ReleaseError(
-                f"{folder / file}: auto_map asks to run code that comes with the weights ({_named(asked)}), and that is never done here; "
+                f"{file}: auto_map asks to run code that comes with the weights ({_named(asked)}), and that is never done here; "
                 "take a model whose class transformers has itself"
             )
 

@@ -115,3 +115,10 @@ def test_the_lines_of_use_run(model, picture_of, tmp_path, monkeypatch):
     names = {"picture": picture_of(3)}
     exec(program, names)
     assert names["scores"].shape == (1, 1)
+
+
+def test_a_title_stays_one_line_of_plain_words(model):
+    card = model_card(model, "a\n---\nlicense: x <script>alert(1)</script> [here](http://evil) | b")
+    line = next(line for line in card.splitlines() if line.startswith("# "))
+    assert line == r"# a --- license: x \<script\>alert(1)\</script\> \[here\](http://evil) \| b"
+    assert card.count("\n---\n") == model_card(model, "plain").count("\n---\n")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...errors import ReleaseError
+from ...errors import ReleaseError, nearest
 
 
 class ClipTokenize:
@@ -74,21 +74,51 @@ def build_tokenize(text_cfg: dict[str, Any], folder: Path | None, pad_id: int, p
         shown: What messages call the model.
 
     Raises:
-        ReleaseError: If tokenizer files are missing.
+        ReleaseError: If tokenizer files are missing, or the settings ask for something a tokenizer's settings may not.
     """
     length = int(text_cfg.get("context_length", 77))
-    options = dict(text_cfg.get("tokenizer_kwargs") or {})
     named = text_cfg.get("hf_tokenizer_name")
+    options = _allowed_options(text_cfg, bool(named), shown)
     if not named:
         return ClipTokenize(length, prefix, options)
     from open_clip.tokenizer import HFTokenizer
 
     place = _tokenizer_folder(str(named), folder)
     try:
-        inner = HFTokenizer(str(place), context_length=length, tokenizer_mode=text_cfg.get("tokenizer_mode"), **options)
+        mode = text_cfg.get("tokenizer_mode")
+        inner = HFTokenizer(str(place), context_length=length, tokenizer_mode=mode, trust_remote_code=False, **options)
     except (OSError, ValueError) as error:
         raise ReleaseError(f"{shown}: its tokenizer cannot be read from {place} ({str(error).splitlines()[0][:160]})") from None
     return HfClipTokenize(inner, pad_id, prefix)
+
+
+#: What `tokenizer_kwargs` may hold. open_clip hands them on to transformers as they are, where `trust_remote_code` runs code of the folder,
+#: and its own tokenizer would read any gzip file as its vocabulary (`bpe_path`): so everything else is refused.
+_SHARED = {"clean": ("canonicalize", "lower", "whitespace")}
+_OF_HF: dict[str, Any] = _SHARED | {"strip_sep_token": bool, "language": str}
+_OF_CLIP: dict[str, Any] = _SHARED | {
+    "reduction_mask": ("", "simple", "random", "shuffle", "syntax"),
+    "additional_special_tokens": list,
+}
+
+
+def _allowed_options(text_cfg: dict[str, Any], of_hf: bool, shown: str) -> dict[str, Any]:
+    options, known = text_cfg.get("tokenizer_kwargs") or {}, _OF_HF if of_hf else _OF_CLIP
+    where = f"{shown}: tokenizer_kwargs"
+    if not isinstance(options, dict):
+        raise ReleaseError(f"{where}: expected a table, got {options!r}")
+    for key, value in options.items():
+        if key not in known:
+            raise ReleaseError(
+                f"{where}: {key!r} is not followed here{nearest(str(key), known)}; take it out of open_clip_config.json"
+            )
+        expected = known[key]
+        fits = value in expected if isinstance(expected, tuple) else isinstance(value, expected)
+        if not fits or (isinstance(value, list) and not all(isinstance(token, str) for token in value)):
+            raise ReleaseError(f"{where}.{key}: {value!r} is no value for it")
+    if text_cfg.get("tokenizer_mode") not in (None, "", "clips"):
+        raise ReleaseError(f"{shown}: tokenizer_mode {text_cfg['tokenizer_mode']!r} is unknown; it can be clips")
+    return dict(options)
 
 
 def _tokenizer_folder(named: str, folder: Path | None) -> Path:
