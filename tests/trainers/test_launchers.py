@@ -107,7 +107,8 @@ def test_a_killed_rank_stops_the_others_and_the_run_goes_on(clip_recipe, tmp_pat
     killed = time.monotonic()
     output = process.communicate(timeout=120)[0]
     assert process.returncode not in (0, None) and time.monotonic() - killed < 60
-    assert "rank 0: rank 1 ended in the middle of a step" in output, output[-3000:]
+    # whichever sees it first: rank 0 in its own step, or the launcher that watches its children
+    assert "rank 0: rank 1 ended in the middle of a step" in output or "[rank: 1] Child process" in output, output[-3000:]
 
     alone = start(command)
     output = alone.communicate(timeout=120)[0]
