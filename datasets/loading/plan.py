@@ -71,7 +71,8 @@ class BatchPlan:
             raise DataError(f"source {empty} gets no sample in an epoch of {self.samples_per_epoch}; raise its weight")
         if len(self) < 1:
             raise DataError(
-                f"batch_size {batch_size} is more than the {self.samples_per_epoch} samples of an epoch, so there is no full batch"
+                f"batch_size {batch_size} is more than the {self.samples_per_epoch} samples of an epoch, so there is no full batch; "
+                f"set data.batch_size to {self.samples_per_epoch} or less"
             )
         self._orders: OrderedDict[tuple[int, int], EpochOrder] = OrderedDict()
         self._mixed: tuple[int, np.ndarray, np.ndarray] | None = None

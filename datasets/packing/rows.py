@@ -122,10 +122,17 @@ def _csv_records(source: Path, delimiter: str) -> Iterator[Record]:
 def _check_header(source: Path, header: list[str]) -> None:
     if len(set(header)) != len(header) or "" in header:
         raise DataError(f"{source}:1: the header has an empty or repeated column name: {header}")
+    columns = f"(columns: {', '.join(header)}){_other_delimiter(header)}"
     if not set(header) & set(MEDIA_COLUMNS):
-        raise DataError(f"{source}:1: no column is named image, audio or series (columns: {', '.join(header)})")
+        raise DataError(f"{source}:1: no column is named image, audio or series {columns}")
     if not any(_caption_language(name, "und") for name in header):
-        raise DataError(f"{source}:1: no column is named caption, captions or caption_LANGUAGE (columns: {', '.join(header)})")
+        raise DataError(f"{source}:1: no column is named caption, captions or caption_LANGUAGE {columns}")
+
+
+def _other_delimiter(header: list[str]) -> str:
+    """A hint where a column's name looks like several."""
+    found = next((mark for mark in (";", "\t", "|") if any(mark in name for name in header)), None)
+    return "" if found is None else f"; if {found!r} separates them, say --delimiter {found!r}"
 
 
 def _jsonl_records(source: Path) -> Iterator[Record]:

@@ -81,7 +81,8 @@ class Remote:
         if scheme not in self.allow and origin not in self.allow:
             raise DataError(
                 f"data location {url!r}: the scheme {scheme!r} is refused unless it is allowed; "
-                f"set data.allow_remote: [{scheme}] (or {ENVIRONMENT}={scheme}) if you mean to read from there"
+                f"if you mean to read from there: data.allow_remote: ['{origin}'] in a recipe, --allow_remote where a command has it, "
+                f"or {ENVIRONMENT}={origin} (all of {scheme}: {scheme})"
             )
         if scheme in _HTTP:
             self.check_host(parts.hostname or "", origin)

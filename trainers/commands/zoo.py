@@ -67,7 +67,7 @@ def _show_class(kind: str, name: str) -> None:
 
 
 def _show_release(name: str) -> None:
-    from modalign.zoo.checkpoints.release import find_release, read_release
+    from modalign.zoo.checkpoints.release import find_release, locate, read_release
 
     try:
         folder = find_release(name)
@@ -76,7 +76,11 @@ def _show_release(name: str) -> None:
         raise RecipeError(f"{name!r} is no family, part, recipe or release{nearest(name, known)}") from None
     config, release = read_release(folder)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
-    console.print(f"{folder}: a {release['kind']} release of family {config['family']}, {size:.1f} MB")
+    if locate(name).folder is None:
+        console.print(f"{name}: a checkpoint of open_clip, family {config['family']}")
+    else:
+        kind = {"adapter": "an adapter", "full": "a full release"}[release["kind"]]
+        console.print(f"{folder}: {kind} of family {config['family']}, {size:.1f} MB")
     rows = [
         (part, about["source"], about["sha256"][:12], "included" if about["included"] else "taken from its source")
         for part, about in release["parts"].items()

@@ -19,6 +19,8 @@ from ..errors import AssemblyError, RecipeError
 from ..projectors.base import Projector
 from ..registry import PROJECTORS
 
+MAX_DIM = 2**16  # D of the joint space; the widest published ones have a few thousand
+
 
 @dataclass
 class ProjectorConfig:
@@ -56,6 +58,15 @@ class DualEncoderConfig:
     embed_dim: int = 512
     logit_scale_init: float = math.log(1 / 0.07)
     logit_bias_init: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses a joint space that no memory holds.
+
+        Raises:
+            RecipeError: If `embed_dim` is out of range.
+        """
+        if not 1 <= self.embed_dim <= MAX_DIM:
+            raise RecipeError(f"model.embed_dim: {self.embed_dim} must be a whole number from 1 to {MAX_DIM}")
 
 
 def build_text_side(config: DualEncoderConfig, release: Path | None) -> TextEncoder:
