@@ -24,6 +24,8 @@ from modalign.zoo.checkpoints.durable import put_in_place, recover, staging_for,
 from modalign.zoo.checkpoints.hashing import file_sha256
 from modalign.zoo.errors import ReleaseError
 
+from .checkpoint_content import wrong_content, wrong_step
+
 STATE, MANIFEST, LAST, BEST = "state.pt", "manifest.json", "last.json", "best"
 
 
@@ -35,11 +37,12 @@ class AtomicCheckpointIO(CheckpointIO):
 
     Args:
         keep: How many of the latest `step-…` to keep, whatever they were saved for (a plan, a signal); None keeps all.
+        resuming: What is loaded must hold all that a run goes on from, not weights alone.
     """
 
-    def __init__(self, keep: int | None = None) -> None:
+    def __init__(self, keep: int | None = None, *, resuming: bool = False) -> None:
         super().__init__()
-        self.keep = keep
+        self.keep, self.resuming = keep, resuming
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Writes a checkpoint; what was there before stays readable until the new one is complete.
@@ -64,13 +67,20 @@ class AtomicCheckpointIO(CheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Reads a checkpoint after checking size and hash; never runs code from it.
+        """Reads a checkpoint after checking size and hash, and what it holds after that; never runs code from it.
 
         Raises:
-            ReleaseError: If it is incomplete or damaged.
+            ReleaseError: If it is incomplete or damaged, or holds something else than its manifest and its use say.
         """
         path = Path(path)
-        verify(path)
+        step = verify(path)
+        checkpoint = self._read(path, map_location)
+        wrong = wrong_step(checkpoint, step) or (wrong_content(checkpoint) if self.resuming else None)
+        if wrong is not None:
+            raise ReleaseError(f"checkpoint {path} is none to go on from: {wrong}; delete it to go on from the one before")
+        return checkpoint
+
+    def _read(self, path: Path, map_location: Any | None) -> Any:
         try:
             return torch.load(path / STATE, map_location=map_location or "cpu", weights_only=True)
         except pickle.UnpicklingError as error:
@@ -78,6 +88,10 @@ class AtomicCheckpointIO(CheckpointIO):
                 f"checkpoint {path} holds more than tensors and plain values, so it is none that modalign wrote, and could run code: "
                 f"refused ({str(error).splitlines()[0]}); delete it to go on from the one before"
             ) from None
+        except (EOFError, RuntimeError, ValueError, TypeError, KeyError, AttributeError, IndexError, OSError) as error:
+            # its hash is right, so these bytes are what was written: a file that torch cannot take apart fails in many ways
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            raise ReleaseError(f"checkpoint {path} cannot be read ({reason}); delete it to go on from the one before") from error
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Deletes a checkpoint: renamed first, so that a crash in between leaves litter but no half checkpoint."""
@@ -100,20 +114,23 @@ class AtomicCheckpointIO(CheckpointIO):
             self.remove_checkpoint(path)
 
 
-def verify(path: Path) -> None:
-    """Checks a checkpoint's manifest, size and hash.
+def verify(path: Path) -> int:
+    """Checks a checkpoint's manifest, size and hash; returns the step it says.
 
     Raises:
         ReleaseError: If anything differs.
     """
     try:
         about = json.loads((path / MANIFEST).read_text())
-        wanted = about["bytes"], about["sha256"]
+        wanted, step = (about["bytes"], about["sha256"]), about["step"]
         size = (path / STATE).stat().st_size
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ReleaseError(f"checkpoint {path} is incomplete ({error})") from None
     if size != wanted[0] or file_sha256(path / STATE) != wanted[1]:
         raise ReleaseError(f"checkpoint {path} is damaged: {STATE} has {size} bytes or another sha256 than its manifest says")
+    if type(step) is not int:
+        raise ReleaseError(f"checkpoint {path} is damaged: its manifest says step {step!r}, which is no number")
+    return step
 
 
 def steps_in(folder: Path) -> list[Path]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from modalign.datasets.decoding.sample import Sample
+from modalign.datasets.shards.captions import check_text
 from modalign.zoo.encoders.image.base import OUTPUT
 from modalign.zoo.encoders.image.preprocess import Augmentation, ImagePreprocess
 from modalign.zoo.errors import DataError
@@ -107,7 +108,10 @@ def _draw_negatives(sample: Sample, count: int, rng: np.random.Generator) -> lis
     texts = sample.meta.get("negatives")
     if not isinstance(texts, list) or len(texts) < count or not all(isinstance(text, str) for text in texts):
         raise DataError(f"field 'negatives': a list of at least {count} texts is wanted, found {texts!r}")
-    return [texts[int(i)] for i in rng.choice(len(texts), count, replace=False)]
+    drawn = [texts[int(i)] for i in rng.choice(len(texts), count, replace=False)]
+    for text in drawn:
+        check_text(text, "negatives")
+    return drawn
 
 
 def _id_of(sample: Sample, text: str, name: str) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,6 +31,7 @@ class Objective(nn.Module):
         self.weights: dict[str, float] = {}
         self.terms = nn.ModuleDict()
         for label, options in settings.items():
+            _check_label(label, where)
             options = dict(options or {})
             name, weight = options.pop("loss", label), options.pop("weight", 1.0)
             if not is_finite(weight):
@@ -55,9 +56,24 @@ class Objective(nn.Module):
         return total, {"loss": total.detach(), **metrics}
 
 
+def _check_label(label: Any, where: str) -> None:
+    """A label becomes the name of a module of torch: one without dots that no method of torch's has."""
+    if (
+        not isinstance(label, str)
+        or not label.strip()
+        or not label.isprintable()
+        or "." in label
+        or hasattr(nn.ModuleDict(), label)
+    ):
+        raise RecipeError(
+            f"{where}: {label!r} cannot be the label of a loss (a text without dots that is no name of torch's own, such as keys or "
+            "type); choose another label and name the loss under it, {my_label: {loss: NAME}}"
+        )
+
+
 def is_finite(value: Any) -> bool:
-    """Whether a setting is a finite number; true and false are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether a setting is a finite number; true and false are none, nor is a whole number that no float holds."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _build(name: str, options: Mapping[str, Any], where: str) -> nn.Module:

@@ -82,13 +82,19 @@ def _finished(run: Path, stage: str) -> Path:
 @contextmanager
 def _locked(run: Path) -> Iterator[None]:
     """Keeps a second process on this machine from training into the same folder."""
-    if global_rank() == 0:
-        _refuse_foreign(run)
-    run.mkdir(parents=True, exist_ok=True)
-    if global_rank() > 0:
+    try:
+        if global_rank() == 0:
+            _refuse_foreign(run)
+        run.mkdir(parents=True, exist_ok=True)
+        lock = None if global_rank() > 0 else (run / ".lock").open("w")
+    except (OSError, ValueError) as error:  # a file, no permission, no such device; a name no file system takes
+        raise RecipeError(
+            f"run_dir: the folder {str(run)!r} cannot be made or written to ({error}); give another --run_dir"
+        ) from None
+    if lock is None:
         yield
         return
-    with (run / ".lock").open("w") as handle:
+    with lock as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

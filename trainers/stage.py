@@ -33,6 +33,7 @@ from .callbacks.validate import Validate
 from .checkpoint_io import AtomicCheckpointIO, newest
 from .console import console, print_table, warn
 from .guard import FiniteGuard
+from .lightning_refusal import lightnings_refusal
 from .loggers import build_loggers
 from .objective import Objective, check_bias
 from .parallel.failure import OtherRanks
@@ -210,25 +211,28 @@ def _trainer(recipe: Recipe, place: Place, data: DataConfig, loader: Loader, mod
             every_n_train_steps=settings.checkpoint_every,
         )
     )
-    return pl.Trainer(
-        accelerator=settings.accelerator,
-        devices=world.devices,
-        num_nodes=world.nodes,
-        strategy=build_strategy(settings, world.size),
-        precision=settings.precision,
-        max_epochs=1,
-        gradient_clip_val=stage.clip_norm,
-        use_distributed_sampler=False,
-        logger=[CsvLog(place.run / "metrics.csv", place.name), *build_loggers(settings.loggers, place.run, place.name)],
-        log_every_n_steps=10**9,  # Meter logs
-        callbacks=callbacks,
-        plugins=[AtomicCheckpointIO(settings.keep_checkpoints), *cluster_plugins()],
-        default_root_dir=place.folder,
-        enable_progress_bar=settings.progress and console.is_terminal,
-        enable_model_summary=False,
-        deterministic=settings.deterministic,
-        num_sanity_val_steps=0,
-    )
+    # Lightning's CPU accelerator takes no -1 for all devices
+    devices = "auto" if world.devices in (-1, "-1") and own_device(settings) is None else world.devices
+    with lightnings_refusal(settings):
+        return pl.Trainer(
+            accelerator=settings.accelerator,
+            devices=devices,
+            num_nodes=world.nodes,
+            strategy=build_strategy(settings, world.size),
+            precision=settings.precision,
+            max_epochs=1,
+            gradient_clip_val=stage.clip_norm,
+            use_distributed_sampler=False,
+            logger=[CsvLog(place.run / "metrics.csv", place.name), *build_loggers(settings.loggers, place.run, place.name)],
+            log_every_n_steps=10**9,  # Meter logs
+            callbacks=callbacks,
+            plugins=[AtomicCheckpointIO(settings.keep_checkpoints, resuming=True), *cluster_plugins()],
+            default_root_dir=place.folder,
+            enable_progress_bar=settings.progress and console.is_terminal,
+            enable_model_summary=False,
+            deterministic=settings.deterministic,
+            num_sanity_val_steps=0,
+        )
 
 
 def _validate(recipe: Recipe, place: Place, data: DataConfig, loader: Loader, model: Any) -> Validate:

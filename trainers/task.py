@@ -15,6 +15,7 @@ from modalign.zoo.errors import ReleaseError
 from modalign.zoo.losses.grad_cache import cached_forward
 from modalign.zoo.losses.parts.chunks import split_rows
 
+from .checkpoint_content import misfit
 from .guard import FiniteGuard
 from .needs import needs_of, teacher_prefix
 from .objective import Objective
@@ -23,6 +24,7 @@ from .parallel.sharded import is_sharded, shard_model, usable, whole_norm
 from .parallel.units import blocks_of
 from .recipe import StageConfig
 from .roles import TrainedParameter, set_modes
+from .unreached import tell_unreached
 
 
 class TrainingTask(pl.LightningModule):
@@ -66,7 +68,7 @@ class TrainingTask(pl.LightningModule):
         self.strict_loading = False  # replaced by the exact check of on_load_checkpoint
         self.latest: dict[str, Tensor] = {}
         self._keys: Sequence[str] = ()
-        self._ready = False
+        self._ready = self._told = False
         self.scalars: set[str] = set()  # what sharding made vectors of
 
     def configure_model(self) -> None:
@@ -140,6 +142,9 @@ class TrainingTask(pl.LightningModule):
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
         """Clips by the global norm and lets the guard look; Lightning's own refuses fused AdamW under bfloat16, where nothing is scaled."""
+        if not self._told:
+            self._told = True
+            tell_unreached(self.trained)
         parameters = [entry.parameter for entry in self.trained if entry.parameter.grad is not None]
         norm = whole_norm(parameters)
         if gradient_clip_val is not None:
@@ -213,6 +218,9 @@ class TrainingTask(pl.LightningModule):
                 f"the checkpoint is of another stage or recipe: it lacks {sorted(ours - theirs)[:3]} and has {sorted(theirs - ours)[:3]}; "
                 "continue with the recipe it was made with, or start a new run_dir"
             )
+        if (wrong := misfit(checkpoint, self.state_dict(), len(self.trained))) is not None:
+            path = getattr(self._trainer, "ckpt_path", None) or ""
+            raise ReleaseError(f"checkpoint {path} does not fit this stage: {wrong}; delete it to go on from the one before")
         self.guard.skipped = checkpoint.get("guard", {}).get("skipped", 0)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_index: int) -> Any:

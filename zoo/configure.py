@@ -21,6 +21,7 @@ from .errors import RecipeError, nearest
 
 T = TypeVar("T")
 _PLAIN = (bool, int, float, str, type(None))
+_LONGEST = 300  # letters of a value in a message
 _UNION = (typing.Union, types.UnionType)
 
 
@@ -150,8 +151,8 @@ def _read(hint: Any, value: Any, where: str) -> Any:
 
     try:
         return _reader(hint).parse_object({"value": copy.deepcopy(value)}).value
-    except (ArgumentError, TypeError, ValueError, KeyError):
-        raise RecipeError(f"{where}: expected {_said(hint)}, got {value!r}") from None
+    except (ArgumentError, TypeError, ValueError, KeyError, OverflowError, RecursionError):
+        raise RecipeError(f"{where}: expected {_said(hint)}, got {shown(value)}") from None
 
 
 @functools.cache
@@ -165,6 +166,17 @@ def _reader(hint: Any) -> Any:
 
 def _said(hint: Any) -> str:
     return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint).replace("typing.", "")
+
+
+def shown(value: Any) -> str:
+    """A value in a message, its beginning if it is long: whole numbers of thousands of digits have no text at all."""
+    if isinstance(value, int) and abs(value) >= 10**100:
+        return "a whole number of more than 100 digits"
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):
+        return f"a {type(value).__name__} that cannot be shown"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def _one_line(text: str) -> str:

@@ -5,6 +5,9 @@
 3. else `caption` of `KEY.json`, a text or a list of texts: the form of img2dataset.
 
 The language of 2 and 3 is `lang` of `KEY.json`, else the one the shards were indexed with (`und`, unknown, by default).
+
+A blank caption in 1 is refused, as our writer refuses it; in 2 and 3 it stands for no caption, as it does with img2dataset. A text that is
+no Unicode (JSON may hold half a surrogate pair) is refused everywhere: no tokenizer reads it.
 """
 
 from __future__ import annotations
@@ -15,6 +18,30 @@ from typing import Any
 from modalign.zoo.errors import DataError
 
 UNKNOWN_LANGUAGE = "und"
+
+
+class UnusableText(DataError):
+    """A text of the right form that nothing can be learned from: blank, or no Unicode."""
+
+
+def check_text(text: str, field: str) -> None:
+    """Refuses a text that is blank or cannot be written in UTF-8.
+
+    Args:
+        text: The text.
+        field: Where it stands, for the message.
+
+    Raises:
+        UnusableText: Saying which of the two it is.
+    """
+    if not text.strip():
+        raise UnusableText(f"{field!r} has a blank text; leave it out, or write the text")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UnusableText(
+            f"{field!r} has a text that is no Unicode (half a surrogate pair at position {error.start}); repair the text"
+        ) from None
 
 
 def captions_and_meta(
@@ -28,7 +55,7 @@ def captions_and_meta(
         language: Language of captions for which none is given.
 
     Raises:
-        DataError: If the captions have another form; the caller adds shard and sample.
+        DataError: If the captions have another form or cannot be used; the caller adds shard and sample.
     """
     if content is not None and not isinstance(content, Mapping):
         content = {"json": content}  # others' JSON may be a list or a number
@@ -38,6 +65,7 @@ def captions_and_meta(
         return captions, meta
     named = meta.get("lang")
     language = named if isinstance(named, str) and named else language
+    check_text(language, "lang")
     texts = [text] if text and text.strip() else _texts(meta.pop("caption", None))
     return ({language: texts} if texts else {}), meta
 
@@ -46,8 +74,11 @@ def _by_language(captions: Any) -> dict[str, list[str]]:
     if not isinstance(captions, Mapping):
         raise DataError("'captions' is not a map of languages to lists of texts")
     for language, texts in captions.items():
+        check_text(language, "captions")
         if not (isinstance(texts, list) and texts and all(isinstance(text, str) for text in texts)):
             raise DataError(f"'captions.{language}' is not a non-empty list of texts")
+        for text in texts:
+            check_text(text, f"captions.{language}")
     return dict(captions)
 
 
@@ -57,4 +88,7 @@ def _texts(caption: Any) -> list[str]:
         return []
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise DataError("'caption' is neither a text nor a list of texts")
-    return [text for text in texts if text.strip()]
+    kept = [text for text in texts if text.strip()]
+    for text in kept:
+        check_text(text, "caption")
+    return kept

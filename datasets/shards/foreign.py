@@ -23,7 +23,7 @@ from ..decoding.media import REQUIRED, medium_of, missing
 from ..decoding.table import decode_json, decode_text
 from ..home import cache_home
 from ..locks import locked
-from .captions import UNKNOWN_LANGUAGE, captions_and_meta
+from .captions import UNKNOWN_LANGUAGE, UnusableText, captions_and_meta
 from .index import ShardIndex, build_index, write_index
 from .manifest import FILE_NAME, Manifest, ShardInfo, write_manifest
 from .verify import remember, sha256_of
@@ -147,11 +147,16 @@ class Indexing:
         manifest = Manifest(task, schema, source, self._shards, "webdataset", self.language, self._repeats)
         write_manifest(self.into, manifest)
         fields = ", ".join(f"{ext} {count}" for ext, count in schema["fields"].items())
+        captions = ", ".join(f"{lang} {count}" for lang, count in schema["languages"].items()) or "none"
+        far = source.removesuffix(" (indexed)") if "://" in source else ""
         print(
-            f"{self.into}: {samples} samples in {len(self._shards)} shards; {fields}; captions: {schema['languages'] or 'none'}"
+            f"{far or self.into}: {samples} samples in {len(self._shards)} shards; {fields}; captions: {captions}"
+            + (f"; train on {far}" if far else "")
         )
         if self._silent:
-            print(f"{self._silent} samples have no caption: an error when they are drawn, unless data.on_error is skip")
+            print(
+                f"{self._silent} samples have no caption, or none that can be used: an error when drawn, unless data.on_error is skip"
+            )
         if self._repeats:
             print("keys repeat between shards, so they are read as SHARD/KEY")
         return manifest
@@ -162,7 +167,7 @@ def _tasks(exts: Sequence[str]) -> Iterable[str]:
 
 
 def _captions(tar: Path, index: ShardIndex, language: str) -> dict[str, int]:
-    """Counts captions by language; "" counts samples that have none, although they have a medium."""
+    """Counts captions by language; "" counts samples that have none to use, although they have a medium."""
     found = Counter[str]()
     with open(tar, "rb") as stream:
         for row, key in enumerate(index.keys):
@@ -176,6 +181,8 @@ def _captions(tar: Path, index: ShardIndex, language: str) -> dict[str, int]:
                         raise DataError(f"{tar}: offset {places[ext][0]}: sample {key!r}, field {ext!r}: {error}") from error
             try:
                 captions, _ = captions_and_meta(values["json"], values["txt"], language)
+            except UnusableText:  # one sample's fault, not the shard's: said when it is drawn, where it can be skipped
+                captions = {}
             except DataError as error:
                 raise DataError(f"{tar}: sample {key!r}, field 'json': {error}") from error
             found.update({lang: len(texts) for lang, texts in captions.items()})

@@ -183,7 +183,8 @@ def parse_index(where: str, data: bytes, info: ShardInfo) -> ShardIndex:
         raise DataError(f"{where}: the index is damaged (keys and exts must be lists of texts)")
     if any(table.dtype != np.int64 or table.shape != (len(keys), len(exts)) for table in (offsets, sizes)):
         raise DataError(f"{where}: the index is damaged (offsets and sizes must be whole numbers, one per key and extension)")
-    outside = (sizes < 0) | (sizes > info.bytes) | (offsets < -1) | (offsets > info.bytes - sizes)
+    end = min(info.bytes, np.iinfo(np.int64).max)  # numpy compares with nothing larger
+    outside = (sizes < 0) | (sizes > end) | (offsets < -1) | (offsets > end - sizes)
     if outside.any():
         raise DataError(f"{where}: the index is damaged (a member would lie outside of its shard)")
     return ShardIndex(keys, exts, offsets, sizes)

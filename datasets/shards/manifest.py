@@ -171,8 +171,8 @@ def _shard(path: str, position: int, entry: Any) -> ShardInfo:
     name, samples, size, digest = (entry[key] for key in ("name", "samples", "bytes", "sha256"))
     if not (isinstance(name, str) and _SHARD_NAME.fullmatch(name)):
         raise DataError(f"{path}: shards[{position}].name is {name!r}, expected a plain file name that ends with .tar")
-    if not (type(samples) is int and samples > 0 and type(size) is int and size > 0):
-        raise DataError(f"{path}: {name}: samples and bytes must be positive whole numbers")
+    if not all(type(count) is int and 0 < count < 2**63 for count in (samples, size)):  # places in a shard are int64
+        raise DataError(f"{path}: {name}: samples and bytes must be positive whole numbers below 2**63; pack the folder again")
     if not (isinstance(digest, str) and _SHA256.fullmatch(digest)):
         raise DataError(f"{path}: {name}: sha256 must be 64 hexadecimal digits")
     return ShardInfo(name, samples, size, digest)

@@ -25,14 +25,44 @@ def stop_after(process, run, steps):
     return output
 
 
+SHARES = """
+import json
+from pathlib import Path
+import torch.distributed as dist
+from torch.distributed.tensor import DTensor
+from modalign.trainers.task import TrainingTask
+
+before = TrainingTask.on_train_start
+
+def on_train_start(self):
+    before(self)
+    shares = {
+        name: [value.numel(), value.to_local().numel() if isinstance(value, DTensor) else None]
+        for prefix, model in (("model", self.model), ("teacher", self.teacher))
+        for name, value in model.named_parameters(prefix)
+    }
+    Path(f"shares{dist.get_rank()}.json").write_text(json.dumps(shares))
+
+TrainingTask.on_train_start = on_train_start
+"""
+
+
 @pytest.mark.timeout(280)
 def test_two_sharded_ranks_equal_one(pair_recipe, tmp_path):
-    """The two also compute their share in two parts (GradCache)."""
+    """The two also compute their share in two parts (GradCache), and each holds its part of every parameter, also the teacher's."""
     whole = train(pair_recipe | {"run_dir": str(tmp_path / "whole")})
-    process = start_ranks(pair_recipe, tmp_path / "recipe.yaml", tmp_path / "two", 2, "fsdp", "--stages.pair.accumulate", "2")
+    (tmp_path / "shares.py").write_text(SHARES)
+    path = write_recipe(pair_recipe, tmp_path / "recipe.yaml")
+    command = [*CLI, "train", path, "--run_dir", tmp_path / "two", "--trainer.devices", 2, "--trainer.strategy", "fsdp"]
+    process = start([*command, "--stages.pair.accumulate", 2, "--allow_module", "shares"], cwd=tmp_path)
     output = process.communicate(timeout=200)[0]
     assert process.returncode == 0, output[-3000:]
     assert_equal_runs(tmp_path / "two", whole)
+    one, other = (json.loads((tmp_path / f"shares{rank}.json").read_text()) for rank in (0, 1))
+    unsharded = [name for name in one if one[name][1] is None or other[name][1] is None]
+    assert one.keys() == other.keys() and not unsharded, unsharded
+    assert all(one[name][1] + other[name][1] == size for name, (size, _) in one.items()), "every number is on exactly one rank"
+    assert 0.45 < sum(mine for _, mine in one.values()) / sum(size for size, _ in one.values()) < 0.55
 
 
 @pytest.mark.timeout(290)

@@ -3,6 +3,7 @@
 import csv
 import itertools
 import shutil
+from collections import Counter
 
 import pytest
 import torch
@@ -10,8 +11,10 @@ import torch
 from modalign.trainers import train
 from modalign.trainers.build import build_family
 from modalign.trainers.optim import build_optimizer
+from modalign.trainers.parallel.units import blocks_of
 from modalign.trainers.recipe import StageConfig
 from modalign.trainers.roles import select
+from modalign.trainers.task import TrainingTask
 from modalign.zoo.errors import RecipeError
 
 
@@ -94,30 +97,75 @@ def weights(run):
     return load_file(run / "release" / "model.safetensors")
 
 
-def test_parts_and_recomputation_change_nothing(clip_stage, tmp_path):
-    """Accumulation in chunks and gradient checkpointing: the same curve as the plain step."""
-    plain = curve(train(clip_stage | {"run_dir": str(tmp_path / "plain")}))
-    stage = clip_stage["stages"]["clip"]
-    for name, change in (("parts", {"accumulate": 3}), ("again", {"grad_checkpointing": ["encoder", "embedder"]})):
+@pytest.fixture
+def at_start(monkeypatch):
+    """Has a function called with the task of every stage that starts from here on."""
+
+    def register(look):
+        before = TrainingTask.on_train_start
+
+        def on_train_start(self):
+            before(self)
+            look(self)
+
+        monkeypatch.setattr(TrainingTask, "on_train_start", on_train_start)
+
+    return register
+
+
+@pytest.fixture
+def passes(at_start):
+    """How often what lies before the blocks of each encoder, and its first block, was entered since this was last cleared."""
+    counts = Counter()
+
+    def count(task):
+        image, text = task.model.image.trunk, task.model.text.model
+        watched = {"image": image.patch_embed, "image block": image.blocks[0]}
+        watched |= {"text": text.token_embedding, "text block": text.transformer.resblocks[0]}
+        for name, module in watched.items():  # before, not after: a recomputation may stop inside, at the last tensor it needs
+            module.register_forward_pre_hook(lambda *_, name=name: counts.update([name]))
+
+    at_start(count)
+    return counts
+
+
+#: change of the stage -> how often a step enters image encoder, its first block, text encoder, its first block
+PASSES = {
+    "plain": ({}, (1, 1, 1, 1)),
+    "parts": ({"accumulate": 3}, (6, 6, 6, 6)),  # each without a graph, then with one
+    "again": ({"grad_checkpointing": ["encoder", "embedder"]}, (1, 2, 1, 2)),
+    "image_again": ({"grad_checkpointing": ["encoder"]}, (1, 2, 1, 1)),
+}
+
+
+def test_parts_and_recomputation_change_nothing(clip_stage, tmp_path, passes):
+    """Accumulation in chunks and gradient checkpointing: the same curve as the plain step, and it is really done in parts, or again."""
+    curves, stage = {}, clip_stage["stages"]["clip"]
+    for name, (change, expected) in PASSES.items():
+        passes.clear()
         recipe = clip_stage | {"stages": {"clip": stage | change}, "run_dir": str(tmp_path / name)}
-        assert curve(train(recipe)) == pytest.approx(plain, rel=1e-5)
+        curves[name] = curve(train(recipe))
+        counts = tuple(passes[key] for key in ("image", "image block", "text", "text block"))
+        assert counts == tuple(10 * number for number in expected), name
+        assert len(curves[name]) == 10 and curves[name] == pytest.approx(curves["plain"], rel=1e-5), name
     with pytest.raises(RecipeError, match="grad_checkpointing: 'head'"):
         train(clip_stage | {"stages": {"clip": stage | {"grad_checkpointing": ["head"]}}, "run_dir": str(tmp_path / "no")})
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
 @pytest.mark.timeout(280)
-def test_compiled_blocks_change_nothing(clip_stage, tmp_path):
+def test_compiled_blocks_change_nothing(clip_stage, tmp_path, at_start):
+    compiled = []
+    at_start(lambda task: compiled.append([block._compiled_call_impl is not None for block in blocks_of(task.model)]))
     plain = train(clip_stage | {"run_dir": str(tmp_path / "plain")})
     fast = train(clip_stage | {"run_dir": str(tmp_path / "fast"), "trainer": clip_stage["trainer"] | {"compile": True}})
+    assert compiled == [[False] * 6, [True] * 6], "the six blocks of the image encoder"
     assert curve(fast) == pytest.approx(curve(plain), rel=1e-4)
     assert set(weights(fast)) == set(weights(plain)), "names stay as they were"
 
 
 def test_the_average_is_released_and_resumed(clip_stage, tmp_path, monkeypatch):
     """The released weights are the average of the steps' weights, also when the run stopped in between."""
-    from modalign.trainers.task import TrainingTask
-
     clip_stage["stages"]["clip"]["ema"] = 0.5
     seen = []
     original = TrainingTask.on_train_batch_start

@@ -9,7 +9,7 @@ from typing import Any
 from modalign.zoo.configure import check_keys, fill
 from modalign.zoo.errors import AssemblyError, RecipeError, nearest
 
-from .ranges import check_data_ranges, check_stage_ranges, check_trainer_ranges, number
+from .ranges import check_data_ranges, check_languages_named, check_stage_ranges, check_trainer_ranges, number
 from .settings import DataConfig, EvaluateConfig, Recipe, StageConfig, teachers_of
 
 
@@ -44,6 +44,7 @@ def check_recipe(recipe: Recipe, where: str) -> None:
         raise RecipeError(f"{where}: release: there is no stage {recipe.release!r}{nearest(recipe.release, recipe.stages)}")
     if recipe.evaluate is not None:
         _check_evaluate(recipe.evaluate, f"{where}: evaluate")
+        _check_shown(recipe.evaluate, recipe.stages, f"{where}: evaluate")
 
 
 def _check_evaluate(settings: EvaluateConfig, place: str) -> None:
@@ -60,6 +61,17 @@ def _check_evaluate(settings: EvaluateConfig, place: str) -> None:
     for task in settings.options:
         if task not in tasks:
             raise RecipeError(f"{place}.options: {task!r} is not among the tasks ({', '.join(tasks)}); add it to task")
+
+
+def _check_shown(settings: EvaluateConfig, stages: Mapping[str, StageConfig], place: str) -> None:
+    """What is measured, and what the report shows beside it, exists and can be compared."""
+    for name in settings.stages or []:
+        if name not in stages:
+            raise RecipeError(f"{place}.stages: there is no stage {name!r}{nearest(name, stages)}")
+    check_languages_named(settings.languages, f"{place}.languages")
+    for label, values in settings.baselines.items():
+        for metric, value in values.items():
+            number(value, f"{place}.baselines.{label}.{metric}")
 
 
 def _check_stage(recipe: Recipe, name: str, place: str) -> None:

@@ -46,7 +46,7 @@ def _read(path: Path) -> tuple[dict[str, Any], str]:
     path = find_recipe(path)
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # no UTF-8, a number of thousands of digits, nested too deep
         raise RecipeError(f"{path}: not valid YAML ({str(error).splitlines()[0]})") from None
     if not isinstance(values, dict):
         raise RecipeError(f"{path}: a recipe is a mapping with model, data and stages")
@@ -80,7 +80,7 @@ def parse_override(text: str) -> Any:
     """The value of a `--a.b value` override, read as YAML; `1e-3` is a number too."""
     try:
         return float(text) if _is_float(text) and not text.lstrip("+-").isdigit() else yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         return text
 
 

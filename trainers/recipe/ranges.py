@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from modalign.zoo.configure import shown
 from modalign.zoo.encoders.image.preprocess import Augmentation
 from modalign.zoo.errors import RecipeError, nearest
 
@@ -13,6 +14,8 @@ from .settings import DataConfig, StageConfig, TrainerConfig, ValidateConfig
 
 _ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps", "tpu")
 _STRATEGIES = ("auto", "ddp", "fsdp")
+_YEAR = 366 * 24 * 3600  # seconds: clocks and queues overflow at far longer waits
+_MOST_COLOR = 10.0  # a factor of up to 11; pixels overflow long before a float does
 
 
 def number(value: Any, where: str, *, least: float | None = None, above: float | None = None, most: float | None = None) -> None:
@@ -31,10 +34,11 @@ def number(value: Any, where: str, *, least: float | None = None, above: float |
     bounds = [f"at least {least:g}"] if least is not None else []
     bounds += [f"above {above:g}"] if above is not None else []
     bounds += [f"at most {most:g}"] if most is not None else []
-    fine = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # math.isfinite fails at whole numbers that no float holds
+    fine = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     fine = fine and (least is None or value >= least) and (above is None or value > above) and (most is None or value <= most)
     if not fine:
-        raise RecipeError(f"{where}: {value!r} must be a finite number{' ' if bounds else ''}{' and '.join(bounds)}")
+        raise RecipeError(f"{where}: {shown(value)} must be a finite number{' ' if bounds else ''}{' and '.join(bounds)}")
 
 
 def check_stage_ranges(stage: StageConfig, place: str) -> None:
@@ -83,25 +87,36 @@ def check_data_ranges(data: DataConfig, place: str) -> None:
     number(data.negatives, f"{place}.negatives", least=1)
     number(data.num_workers, f"{place}.num_workers", least=0)
     number(data.error_budget, f"{place}.error_budget", least=0, most=1)
-    number(data.timeout, f"{place}.timeout", least=0)
+    number(data.timeout, f"{place}.timeout", least=0, most=_YEAR)
     number(data.remote_cache_gb, f"{place}.remote_cache_gb", above=0)
+    for name in ("languages", "val_languages"):
+        check_languages_named(getattr(data, name), f"{place}.{name}")
     if isinstance(data.train, Mapping):
         for name, weight in data.train.items():
             number(weight, f"{place}.train.{name}", above=0)
     _check_augment(data.augment, f"{place}.augment")
 
 
+def check_languages_named(languages: list[str] | None, place: str) -> None:
+    """Raises `RecipeError` at a list of languages that names none: it would mean all of them, or no caption at all."""
+    if languages is not None and not (languages and all(language.strip() for language in languages)):
+        raise RecipeError(
+            f"{place}: {languages} must name at least one language, none of them blank; leave it out for all there are"
+        )
+
+
 def _check_augment(augment: Augmentation, place: str) -> None:
     number(augment.scale, f"{place}.scale", above=0, most=1)
     number(augment.ratio, f"{place}.ratio", least=1)
     number(augment.flip, f"{place}.flip", least=0, most=1)
-    number(augment.color, f"{place}.color", least=0)
+    number(augment.color, f"{place}.color", least=0, most=_MOST_COLOR)
 
 
 def check_trainer_ranges(trainer: TrainerConfig, place: str) -> None:
     """Raises `RecipeError` at the first number or name of the trainer settings that makes no sense."""
-    for name in ("log_every", "checkpoint_every", "keep_checkpoints", "num_nodes", "timeout_s"):
+    for name in ("log_every", "checkpoint_every", "keep_checkpoints", "num_nodes"):
         number(getattr(trainer, name), f"{place}.{name}", least=1)
+    number(trainer.timeout_s, f"{place}.timeout_s", least=1, most=_YEAR)
     number(trainer.skip_nonfinite, f"{place}.skip_nonfinite", least=0)
     _check_devices(trainer.devices, f"{place}.devices")
     _check_name(trainer.accelerator, _ACCELERATORS, "AcceleratorRegistry", f"{place}.accelerator")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from ..registry import FAMILIES
 from .open_clip import is_open_clip_folder
 
 FORMAT = "modalign-release/1"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _HUB_FILES = ("*.json", "*.safetensors", "*.md", "*.txt", "*.model", "*.jinja")
 
 
@@ -94,7 +96,7 @@ def read_release(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         release = json.loads((folder / "release.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ReleaseError(f"{folder}: cannot read config.json and release.json ({error}); get the release again") from None
     if not isinstance(config, dict) or not isinstance(release, dict):
         raise ReleaseError(f"{folder}: config.json and release.json must each hold a JSON object; get the release again")
@@ -102,7 +104,7 @@ def read_release(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise ReleaseError(
             f"{folder}: format {release.get('format')!r} is not {FORMAT!r}; update modalign or export the model again"
         )
-    if config.get("family") not in FAMILIES.names():
+    if not isinstance(config.get("family"), str) or config["family"] not in FAMILIES.names():
         raise ReleaseError(
             f"{folder}: family {config.get('family')!r} is not in this zoo{nearest(str(config.get('family')), FAMILIES.names())}"
         )
@@ -110,4 +112,29 @@ def read_release(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     absent += [f"release.json: {key}" for key in ("kind", "parts") if key not in release]
     if absent:
         raise ReleaseError(f"{folder}: missing entries ({', '.join(absent)}); get the release again")
+    for key in ("model", "image_preprocess"):
+        if not isinstance(config[key], dict):
+            raise ReleaseError(f"{folder}: config.json: {key} must be a JSON object, not {config[key]!r}; get the release again")
+    if (wrong := _wrong_entry(release)) is not None:
+        raise ReleaseError(f"{folder}: release.json: {wrong}; get the release again")
     return config, release
+
+
+def _wrong_entry(release: dict[str, Any]) -> str | None:
+    """What of a release's own file has another form than `save_release` writes; None if nothing has."""
+    if release["kind"] not in ("full", "adapter"):
+        return f"kind is {release['kind']!r}, which is neither full nor adapter"
+    if not isinstance(release["parts"], dict):
+        return f"parts must map the names of parts to what they are, not {release['parts']!r}"
+    for part, about in release["parts"].items():
+        if not isinstance(about, dict):
+            return f"parts.{part} must be a JSON object, not {about!r}"
+        for key, kind in (("source", str), ("sha256", str), ("included", bool)):
+            if not isinstance(about.get(key), kind):
+                return f"parts.{part}.{key} must be {'true or false' if kind is bool else 'a text'}, not {about.get(key)!r}"
+        if not _SHA256.fullmatch(about["sha256"]):
+            return f"parts.{part}.sha256 must be 64 hexadecimal digits, not {about['sha256']!r}"
+    stated = release.get("quick_gelu", {})
+    if not isinstance(stated, dict) or not all(isinstance(value, bool) for value in stated.values()):
+        return f"quick_gelu must map the names of parts to true or false, not {stated!r}"
+    return None

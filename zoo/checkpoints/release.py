@@ -132,11 +132,14 @@ def load(name: str | Path, device: str | torch.device = "cpu") -> Any:
     return model.to(device).eval()
 
 
+_NOT_WHOLE = (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, OverflowError, MemoryError)
+
+
 def _build(folder: Path, config: Mapping[str, Any]) -> Any:
     family = FAMILIES.get(config["family"])
     try:
         return family.from_settings(config["model"], "config.json: model", release=folder, preprocess=config["image_preprocess"])
-    except (OSError, ValueError, TypeError, KeyError, ModalignError) as error:  # a processor file that is not there or not whole
+    except (*_NOT_WHOLE, ModalignError) as error:  # a processor file that is not there or not whole, sizes that fit no memory
         raise ReleaseError(f"{folder}: the model cannot be built from it ({error}); get the release again") from error
 
 

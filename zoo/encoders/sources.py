@@ -70,7 +70,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ReleaseError(f"{path}: cannot be read ({error}); get the file again") from None
     if not isinstance(values, dict):
         raise ReleaseError(f"{path}: must hold a JSON object; get the file again")

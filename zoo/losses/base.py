@@ -44,11 +44,15 @@ class Loss(nn.Module):
         Raises:
             AssemblyError: If neither has it; the message lists what there is.
         """
-        if name in outputs:
-            return outputs[name]
-        if name in batch:
-            return batch[name]
-        have = sorted({*outputs, *batch})
+        found = outputs[name] if name in outputs else batch.get(name)
+        if isinstance(found, Tensor):
+            return found
+        have = sorted(key for key, value in {**batch, **outputs}.items() if isinstance(value, Tensor))
+        if found is not None:
+            raise AssemblyError(
+                f"loss {type(self).__name__} reads {name!r}, which is no tensor but {type(found).__name__} (this step provides: "
+                f"{', '.join(have)}); change the loss's settings"
+            )
         raise AssemblyError(
             f"loss {type(self).__name__} needs {name!r}{nearest(name, have)} (this step provides: {', '.join(have)}); "
             "change the loss's settings or the stage's data and teacher"

@@ -205,9 +205,10 @@ def test_a_mutated_index(whole, data):
         clean(place)
 
 
+ANY_TEXT = st.text(st.characters(), max_size=8)  # half surrogate pairs too: JSON may hold them
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4),
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | ANY_TEXT,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(ANY_TEXT, inner, max_size=4),
     max_leaves=12,
 )
 
@@ -257,6 +258,38 @@ def test_any_shard_in_a_manifest(shard):
         parse_manifest("m", json.dumps(content).encode("utf-8", "surrogatepass"))
 
 
+COUNTS = st.sampled_from([0, 1, 4, 10240, 2**31, 2**63 - 1, 2**63, 2**64, 2**70, 10**400])
+
+
+@FUZZ
+@given(samples=COUNTS, size=COUNTS)
+def test_any_count_in_a_manifest(samples, size):
+    """A manifest that is taken has counts that a place in a shard can be compared with."""
+    shard = {"name": "0.tar", "samples": samples, "bytes": size, "sha256": "0" * 64}
+    content = {"format": "modalign-shards/1", "task": "x", "schema": {}, "source": "", "samples": samples, "shards": [shard]}
+    try:
+        taken = parse_manifest("m", json.dumps(content).encode()).shards[0]
+    except ModalignError as error:
+        assert "0.tar: samples and bytes" in str(error) and not (0 < samples < 2**63 and 0 < size < 2**63)
+        return
+    assert 0 < taken.samples < 2**63 and 0 < taken.bytes < 2**63
+
+
+@FUZZ
+@given(size=COUNTS, offset=st.integers(-1, 2**63 - 1), length=st.integers(0, 2**63 - 1))
+def test_any_size_of_a_shard(size, offset, length):
+    """An index is only taken if every member lies inside of its shard, however large the shard is said to be."""
+    import hashlib
+
+    body = json.dumps({"keys": ["a"], "exts": ["txt"], "offsets": [[offset]], "sizes": [[length]]}).encode()
+    head = {"format": "modalign-index/1", "bytes": size, "sha256": "0" * 64, "columns_sha256": hashlib.sha256(body).hexdigest()}
+    try:
+        parse_index("i", json.dumps(head).encode() + b"\n" + body + b"\n", ShardInfo("0.tar", 1, size, "0" * 64))
+    except ModalignError:
+        return
+    assert offset + length <= size
+
+
 @FUZZ
 @given(keys=JSON, exts=JSON, offsets=JSON, sizes=JSON)
 def test_any_value_in_an_index(keys, exts, offsets, sizes):
@@ -300,8 +333,18 @@ def test_any_text_as_a_location(text):
             ShardSet(text)
 
 
+CAPTIONS = st.fixed_dictionaries(
+    {},
+    optional={
+        "captions": st.dictionaries(ANY_TEXT, st.lists(ANY_TEXT, max_size=3), max_size=2),
+        "caption": ANY_TEXT | st.lists(ANY_TEXT, max_size=3),
+        "lang": ANY_TEXT,
+    },
+)
+
+
 @FUZZ
-@given(content=JSON, text=st.none() | st.text(max_size=10))
+@given(content=JSON | CAPTIONS, text=st.none() | st.text(max_size=10))
 def test_any_json_as_captions(content, text):
     from modalign.datasets.shards.shard_set import RawSample
 
@@ -311,6 +354,5 @@ def test_any_json_as_captions(content, text):
     except ModalignError as error:
         assert str(error).startswith("s: sample 'k', field ")
         return
-    assert all(
-        isinstance(lang, str) and texts and all(isinstance(one, str) for one in texts) for lang, texts in sample.captions.items()
-    )
+    for lang, texts in sample.captions.items():
+        assert texts and all(one.strip() and one.encode() for one in (lang, *texts))

@@ -10,7 +10,7 @@ from ...errors import AssemblyError, NameGrammarError
 from ...registry import ENCODERS
 from ..sources import Source, open_source, refuse_remote_code
 from .base import OUTPUT, ImageEncoder
-from .preprocess import ImagePreprocess
+from .preprocess import MAX_SIDE, ImagePreprocess
 
 __all__ = ["OUTPUT", "ImageEncoder", "ImageEncoderConfig", "build_image_encoder"]
 
@@ -66,7 +66,10 @@ def build_image_encoder(
     source = open_source(config.name) if folder is None else Source(Name("local-dir", str(folder)), folder)
     if source.folder is not None:
         refuse_remote_code(source.folder)
+    _check_size(config)
     cls: type[ImageEncoder] = ENCODERS.get(f"image.{kind_of(source, config.kind, 'image', config.name)}")
+    if cls.__module__.startswith(f"{__package__}."):
+        refuse_settings(config, "an encoder of this zoo, only for a registered kind of one's own", options={})
     saved = None if preprocess is None else ImagePreprocess.from_dict(preprocess)
     return cls.build(config, source, load_weights=load_weights, preprocess=saved)
 
@@ -91,6 +94,11 @@ def kind_of(source: Source, stated: str | None, modality: str, shown: str) -> st
     if len(found) > 1:
         raise NameGrammarError(f"{shown}: {source.folder.name} holds a model for {' and for '.join(found)}; say which with kind")
     return found[0]
+
+
+def _check_size(config: ImageEncoderConfig) -> None:
+    if config.image_size is not None and not 1 <= config.image_size <= MAX_SIDE:
+        raise AssemblyError(f"{config.name}: image_size: {config.image_size} must be a whole number from 1 to {MAX_SIDE}")
 
 
 _FORMS = {

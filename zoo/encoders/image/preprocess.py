@@ -6,19 +6,22 @@ Pixels stay uint8 until they are on the device; the encoder normalises them ther
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from ...errors import AssemblyError, nearest
 from .random_view import EncodedPicture, cut, draw_crop, is_encoded, jitter
 
 _RESAMPLING = {name: Image.Resampling[name.upper()] for name in ("bicubic", "bilinear", "nearest", "lanczos")}
 INTERPOLATIONS = tuple(_RESAMPLING)
 ResizeMode = Literal["shortest", "longest", "squash"]
+MAX_SIDE = 8192  # pixels: far above what any network takes, far below what fills a memory
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,33 @@ class ImagePreprocess:
     fill: tuple[int, int, int] = (0, 0, 0)
     centre: Literal["round", "floor"] = "round"
 
+    def __post_init__(self) -> None:
+        """Refuses what would fail, or compute nonsense, only once pictures come.
+
+        Raises:
+            AssemblyError: Naming the setting, its value and what it may be.
+        """
+        _check_side(self.size, "size")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if not (_is_triple(values, int | float) and all(math.isfinite(value) for value in values)):
+                raise _refused(name, values, "three finite numbers")
+        if min(self.std) <= 0:
+            raise _refused("std", self.std, "three numbers above 0")
+        for name, value, known in (
+            ("interpolation", self.interpolation, INTERPOLATIONS),
+            ("resize_mode", self.resize_mode, get_args(ResizeMode)),
+            ("centre", self.centre, ("round", "floor")),
+        ):
+            if value not in known:
+                raise _refused(name, value, f"one of {', '.join(known)}{nearest(str(value), known)}")
+        if not (isinstance(self.crop_fraction, int | float) and 0 < self.crop_fraction < math.inf):
+            raise _refused("crop_fraction", self.crop_fraction, "a finite number above 0")
+        if not (_is_triple(self.fill, int) and all(0 <= value <= 255 for value in self.fill)):
+            raise _refused("fill", self.fill, "three whole numbers from 0 to 255")
+        if self.resize_to is not None:
+            _check_side(self.resize_to, "resize_to")
+        _check_side(self.resized_side, "size / crop_fraction")
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a release's config; settings added since the first release format only where they say something."""
         plain = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
@@ -55,7 +85,16 @@ class ImagePreprocess:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ImagePreprocess:
-        """The reverse of `to_dict`."""
+        """The reverse of `to_dict`.
+
+        Raises:
+            AssemblyError: If a setting is unknown, missing or out of range.
+        """
+        if not isinstance(values, Mapping):
+            raise AssemblyError(f"image_preprocess: expected a mapping of settings, got {values!r}")
+        wrong = sorted({*values} - {*cls.__dataclass_fields__} | {"size", "mean", "std"} - {*values})
+        if wrong:
+            raise AssemblyError(f"image_preprocess: unknown or missing settings ({', '.join(wrong)})")
         plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
         return cls(**plain)
 
@@ -95,6 +134,23 @@ class ImagePreprocess:
         place = round if self.centre == "round" else math.floor
         left, top = (place((side - self.size) / 2) for side in image.size)
         return image.crop((left, top, left + self.size, top + self.size))
+
+
+def _check_side(side: Any, name: str) -> None:
+    if type(side) is not int or not 1 <= side <= MAX_SIDE:
+        raise _refused(name, side, f"a whole number from 1 to {MAX_SIDE}")
+
+
+def _is_triple(values: Any, kind: Any) -> bool:
+    return (
+        isinstance(values, tuple)
+        and len(values) == 3
+        and all(isinstance(value, kind) and not isinstance(value, bool) for value in values)
+    )
+
+
+def _refused(name: str, value: Any, wanted: str) -> AssemblyError:
+    return AssemblyError(f"image_preprocess.{name}: {value!r} must be {wanted}")
 
 
 #: settings the first release format did not know, with the values that stand for its behaviour

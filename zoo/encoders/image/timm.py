@@ -147,12 +147,17 @@ def _create(shown: str, name: str, pretrained: bool, options: dict[str, Any]) ->
         return timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
     except TypeError as error:
         raise AssemblyError(f"{shown}: this network takes no such setting ({error})") from None
+    except ValueError as error:
+        raise NameGrammarError(f"{shown}: timm cannot build it ({_first_line(error)}); modalign zoo list names models") from error
     except (RuntimeError, OSError, SafetensorError, pickle.UnpicklingError) as error:
         if "Unknown model" in str(error):
             known = nearest(name, timm.list_models())
             raise NameGrammarError(f"{shown}: timm knows no model of that name{known}") from None
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise ReleaseError(f"{shown}: its weights cannot be loaded ({reason}); get the folder again") from error
+        raise ReleaseError(f"{shown}: its weights cannot be loaded ({_first_line(error)}); get the folder again") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _hub_file(shown: str, name: str) -> dict[str, Any]:
@@ -179,7 +184,12 @@ def _hub_file(shown: str, name: str) -> dict[str, Any]:
 def _resize(config: Any, trunk: Any) -> None:
     """Lets a network with a fixed grid take the wanted size: its position table is resampled as timm does."""
     if config.image_size is not None and hasattr(trunk, "set_input_size"):
-        trunk.set_input_size(img_size=(config.image_size, config.image_size))
+        try:
+            trunk.set_input_size(img_size=(config.image_size, config.image_size))
+        except (RuntimeError, ValueError, AssertionError) as error:  # smaller than a patch, or than a window
+            raise AssemblyError(
+                f"{config.name}: image_size: {config.image_size} pixels do not go with this network ({_first_line(error)})"
+            ) from None
 
 
 def _check_stated(shown: str, values: dict[str, Any]) -> None:

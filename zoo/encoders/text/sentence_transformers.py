@@ -115,7 +115,7 @@ def _modules(folder: Path, shown: str) -> list[tuple[str, Path]]:
     try:
         entries = json.loads((folder / MODULES).read_text(encoding="utf-8"))
         found = [(str(entry["type"]), folder / str(entry.get("path", ""))) for entry in entries]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ReleaseError(f"{folder / MODULES}: cannot be read ({error}); get the file again") from None
     for kind, place in found:
         if not kind.startswith("sentence_transformers."):
