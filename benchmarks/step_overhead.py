@@ -61,7 +61,7 @@ def main() -> None:
     device, cuda = torch.device(options.device), options.device != "cpu"
     if not cuda:
         torch.set_num_threads(1)
-    jobs = [("ViT-B-32", 256)] if cuda else [("tiny", 16), ("tiny", 64), ("small", 8)]
+    jobs = [("ViT-B-32", 256)] if cuda else [("tiny", 16), ("tiny", 80), ("small", 8)]
     rounds, rows = (3 if options.quick else 9), []
     for shape, batch in jobs:
         folder = f"local-dir:{checkpoint_folder(shape)}"

@@ -57,12 +57,13 @@ class FiniteGuard:
             norm: Norm of the gradients as they will be applied.
             optimizer: Made to leave the update out if it must.
         """
-        mine = (~(torch.isfinite(loss) & torch.isfinite(norm))).float()
+        finite_loss = torch.isfinite(loss)
+        mine = (~(finite_loss & torch.isfinite(norm))).float()
         anyones = mine
         if dist.is_initialized() and dist.get_world_size() > 1:
             anyones = mine.clone()
             dist.all_reduce(anyones, dist.ReduceOp.MAX)
-        local = (~torch.isfinite(loss)).float()  # the norm is everyone's; the loss is this rank's own
+        local = (~finite_loss).float()  # the norm is everyone's; the loss is this rank's own
         self._unread.append(_Step(step, keys, local, anyones))
         _leave_out(optimizer, anyones)
         self._put_back(anyones)

@@ -223,6 +223,13 @@ class TrainingTask(pl.LightningModule):
             raise ReleaseError(f"checkpoint {path} does not fit this stage: {wrong}; delete it to go on from the one before")
         self.guard.skipped = checkpoint.get("guard", {}).get("skipped", 0)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Lightning notes the name of every hook it calls here, fifty times a step; torch's bookkeeping for parameters is not for that."""
+        if name == "_current_fx_name":
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_index: int) -> Any:
         """Moves tensors; keys and other plain values stay."""
         return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
