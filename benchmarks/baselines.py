@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from seeds import KS, RESULTS, WAYS, about_machine, spread
+from seeds import KS, RESULTS, WAYS, about_machine, recall_cells, spread
 
 from modalign.trainers import load_recipe, train
 
@@ -77,12 +77,7 @@ def markdown(results: dict[str, Any], about: dict[str, Any]) -> str:
     lines += ["| set | captions | t→i R@1 | R@5 | R@10 | i→t R@1 | R@5 | R@10 |", "|---" * 8 + "|"]
     for name, groups in results.items():
         for group, ways in groups.items():
-            cells = [
-                f"{c['mean']:.1f}" + (f" [{c['min']:.1f} to {c['max']:.1f}]" if k == "R@10" else "")
-                for way in WAYS
-                for k, c in ways[way].items()
-            ]
-            lines.append(f"| {name} | {group} | " + " | ".join(cells) + " |")
+            lines.append(f"| {name} | {group} | " + " | ".join(recall_cells(ways)) + " |")
     return "\n".join([*lines, "", *[f"- {key}: {value}" for key, value in about.items()], ""])
 
 

@@ -131,6 +131,11 @@ def cell(values: dict, wide: bool) -> str:
     return f"{values['mean']:.1f}" + (f" [{values['min']:.1f} to {values['max']:.1f}]" if wide else "")
 
 
+def recall_cells(ways: dict) -> list[str]:
+    """Both directions at every K, with the range over the seeds at 10."""
+    return [cell(values, k == "R@10") for way in WAYS for k, values in ways[way].items()]
+
+
 def about_machine() -> dict:
     """Versions and hardware."""
     return {

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from seeds import KS, RESULTS, WAYS, about_machine, spread
+from seeds import KS, RESULTS, WAYS, about_machine, recall_cells, spread
 
 from modalign import zoo
 from modalign.datasets.shards import ShardSet
@@ -58,12 +58,7 @@ def main() -> None:
     lines += ["| model | first numbers | t→i R@1 | R@5 | R@10 | i→t R@1 | R@5 | R@10 |", "|---" * 8 + "|"]
     for name, by_dim in results.items():
         for dim, ways in by_dim.items():
-            cells = [
-                f"{c['mean']:.1f}" + (f" [{c['min']:.1f} to {c['max']:.1f}]" if k == "R@10" else "")
-                for way in WAYS
-                for k, c in ways[way].items()
-            ]
-            lines.append(f"| {name} | {dim} | " + " | ".join(cells) + " |")
+            lines.append(f"| {name} | {dim} | " + " | ".join(recall_cells(ways)) + " |")
     text = "\n".join([*lines, "", *[f"- {key}: {value}" for key, value in about.items()], ""])
     (RESULTS / "truncation.json").write_text(json.dumps({"about": about, "results": results}, indent=1) + "\n")
     (RESULTS / "truncation.md").write_text(text)

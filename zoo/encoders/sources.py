@@ -62,6 +62,19 @@ def open_source(text: str) -> Source:
     return Source(name, local_folder(name))
 
 
+def trusted_source(name: str, folder: Path | None = None) -> Source:
+    """The files of an encoder, by its name or from a release's folder; such as ask for code of their own are refused.
+
+    Raises:
+        NameGrammarError: If the name is wrong.
+        ReleaseError: If the files ask to run code.
+    """
+    source = open_source(name) if folder is None else Source(Name("local-dir", str(folder)), folder)
+    if source.folder is not None:
+        refuse_remote_code(source.folder)
+    return source
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object.
 

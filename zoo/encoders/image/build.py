@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from ...errors import AssemblyError, NameGrammarError
 from ...registry import ENCODERS
-from ..sources import Source, open_source, refuse_remote_code
+from ..sources import Source, trusted_source
 from .base import OUTPUT, ImageEncoder
 from .preprocess import MAX_SIDE, ImagePreprocess
 
@@ -61,11 +61,7 @@ def build_image_encoder(
         AssemblyError: If a setting does not go with the encoder.
         ReleaseError: If a file is missing or damaged.
     """
-    from ...names import Name
-
-    source = open_source(config.name) if folder is None else Source(Name("local-dir", str(folder)), folder)
-    if source.folder is not None:
-        refuse_remote_code(source.folder)
+    source = trusted_source(config.name, folder)
     _check_size(config)
     cls: type[ImageEncoder] = ENCODERS.get(f"image.{kind_of(source, config.kind, 'image', config.name)}")
     if cls.__module__.startswith(f"{__package__}."):

@@ -11,12 +11,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...errors import AssemblyError
-from ...names import Name
 from ...registry import ENCODERS
 from ..hf_loading import checkpoint_body, load_body, longest_text, takes_text
 from ..image.build import kind_of
 from ..layers import Depths
-from ..sources import Source, open_source, refuse_remote_code
+from ..sources import Source, trusted_source
 from .attention import set_attention
 from .base import TextEncoder
 from .hf_tokenize import HuggingFaceTokenize, load_tokenizer
@@ -68,9 +67,7 @@ def build_text_encoder(config: TextEmbedderConfig, *, load_weights: bool = True,
         AssemblyError: If a setting does not go with the encoder.
         ReleaseError: If a file is missing or damaged.
     """
-    source = open_source(config.name) if folder is None else Source(Name("local-dir", str(folder)), folder)
-    if source.folder is not None:
-        refuse_remote_code(source.folder)
+    source = trusted_source(config.name, folder)
     cls: type[TextEncoder] = ENCODERS.get(f"text.{kind_of(source, config.kind, 'text', config.name)}")
     return cls.build(config, source, load_weights=load_weights)
 
