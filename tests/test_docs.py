@@ -44,6 +44,31 @@ def test_shown_commands_exist(page, words):
             assert word.split("=")[0] in known, f"{page.name}: {name} has no option {word}"
 
 
+RECIPES = sorted((ROOT / "configs").glob("*/*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_a_recipe_s_own_command_is_one(path):
+    """The command in a recipe's header trains that recipe; others there are commands."""
+    lines = re.findall(r"^#   modalign (.+?)(?:\s{3,}\(.*)?$", path.read_text(encoding="utf-8"), re.M)
+    trained = [shlex.split(line)[1:] for line in lines if line.startswith("train ")]
+    assert trained and {words[0] for words in trained} == {f"configs/{path.parent.name}/{path.name}"}
+    for words in trained:
+        assert load_recipe(ROOT / words[0], _split(words)[1]).stages
+    for line in lines:
+        name = next(" ".join(line.split()[:n]) for n in (2, 1) if " ".join(line.split()[:n]) in COMMANDS)
+        known = {*candidates([*name.split(), "--"])}
+        if name != "train":
+            assert {word.split("=")[0] for word in shlex.split(line) if word.startswith("--")} <= known
+
+
+def test_every_recipe_is_on_the_pages_that_list_them():
+    for page in ("README.md", "MODEL_CARD.md"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        for path in RECIPES:
+            assert f"`{path.parent.name}/{path.stem}`" in text, f"{page} does not name {path.parent.name}/{path.stem}"
+
+
 def test_shown_slurm_files_are_written(tmp_path, monkeypatch):
     shown = [words for page, words in commands() if words[:2] == ["launch", "slurm"]]
     assert shown
@@ -55,7 +80,12 @@ def test_shown_slurm_files_are_written(tmp_path, monkeypatch):
 
 def test_named_files_and_tests_are_there():
     """`path/file.py` or `path/file.py::test_name` in a page, in back quotes or parentheses, is a file, and the test is in it."""
-    for page in PAGES:
+    for page in [
+        *PAGES,
+        *ROOT.glob("*.md"),
+        *(ROOT / "configs").glob("*/*.yaml"),
+        *(ROOT / "benchmarks" / "results").glob("*.md"),
+    ]:
         text = page.read_text(encoding="utf-8")
         for path, test in re.findall(
             r"\b((?:tests|benchmarks|zoo|trainers|datasets|configs|docs)/[\w/\-.]+\.(?:py|yaml|md|json))(?:::(\w+))?", text

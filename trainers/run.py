@@ -182,12 +182,18 @@ def _finish(recipe: Recipe, run: Path) -> None:
     if not (run / "release" / "release.json").exists():
         model = zoo.load(_finished(run, chosen))
         evaluation = of_task(read_evaluations(recipe, run), "retrieval").get(chosen)
-        card = model_card(model, recipe.title, evaluation, recipe_data(recipe))
+        card = model_card(model, recipe.title, evaluation, recipe_data(recipe), started_from(recipe))
         save_release(model, run / "release", kind="full", card=card)
     model = released(recipe, run)
     report_results(recipe, run, read_evaluations(recipe, run), model)
     report = write_report(recipe, run, model)
     console.print(f"release: {run / 'release'}   report: {report}")
+
+
+def started_from(recipe: Recipe) -> list[str]:
+    """The releases outside the recipe that its stages take weights from."""
+    names = [recipe.init_from, *(stage.init_from for stage in recipe.stages.values())]
+    return list(dict.fromkeys(name for name in names if name is not None and name not in recipe.stages))
 
 
 def recipe_data(recipe: Recipe) -> dict[str, str]:

@@ -13,13 +13,21 @@ from modalign.zoo.errors import DataError
 from ..decoding.sample import Sample, decode_sample
 from ..loading.loader import Loader
 from ..loading.plan import BatchPlan
+from ..remote.access import remote_of
 from ..shards.shard_set import ShardSet
 
 Step = Callable[[int], Iterator[Any]]
 
 
 def bench(
-    shards: str, *, n: int = 2000, size: int = 224, batch_size: int = 64, num_workers: int = 0, rounds: int = 3
+    shards: str,
+    *,
+    n: int = 2000,
+    size: int = 224,
+    batch_size: int = 64,
+    num_workers: int = 0,
+    rounds: int = 3,
+    allow_remote: list[str] | None = None,
 ) -> dict[str, float]:
     """Measures samples per second of each step and prints a table.
 
@@ -33,6 +41,7 @@ def bench(
         batch_size: Samples of a batch.
         num_workers: Worker processes of the last step.
         rounds: Rounds.
+        allow_remote: Schemes or origins that shards may be read from, such as `[https]`; default what `MODALIGN_ALLOW_REMOTE` says.
 
     Returns:
         ``{step: samples per second}``.
@@ -40,7 +49,7 @@ def bench(
     Raises:
         DataError: If the set has fewer than two batches of samples.
     """
-    source = ShardSet(shards)
+    source = ShardSet(shards, remote=remote_of(allow_remote))
     source.verify()
     if min(n, rounds, batch_size) < 1 or len(source) < batch_size:
         raise DataError(f"{source.folder}: {len(source)} samples do not make a batch of {batch_size}; give a smaller batch_size")

@@ -12,6 +12,7 @@ from modalign.zoo.errors import DataError
 
 from ..decoding.sample import decode_sample
 from ..packing.pack import describe
+from ..remote.access import Remote, remote_of
 from ..shards.foreign import unknown_tars
 from ..shards.index import build_index, read_index
 from ..shards.manifest import FILE_NAME, write_atomic
@@ -33,25 +34,27 @@ class Finding:
     sample: int = -1
 
 
-def check(shards: str, *, decode: bool = True, json: str = "") -> None:
+def check(shards: str, *, decode: bool = True, json: str = "", allow_remote: list[str] | None = None) -> None:
     """Checks shards: sizes, hashes, structure, indexes, counts, schema, and that every sample can be decoded.
 
     Args:
         shards: A folder, tars, or an address.
         decode: Decode every member too (the slow part).
         json: Also write what was found to this file, or to the standard output for "-".
+        allow_remote: Schemes or origins that shards may be read from, such as `[https]`; default what `MODALIGN_ALLOW_REMOTE` says.
 
     Raises:
         DataError: With the list of findings, each naming shard, sample and field.
     """
-    store = open_store(shards)
+    remote = remote_of(allow_remote)
+    store = open_store(shards, remote)
     findings = [one for shard in range(len(store.manifest.shards)) for one in _shard_findings(store, shard)]
     if isinstance(store, LocalStore):
         extra = unknown_tars(store.folder, store.manifest) if Path(shards).is_dir() else []
         findings += [Finding(str(store.folder / name), f"{store.folder / name}: not listed in {FILE_NAME}") for name in extra]
     samples: dict[str, Any] = {"checked": 0}
     if not findings:
-        findings, samples = _content_findings(shards, store, decode)
+        findings, samples = _content_findings(shards, store, decode, remote)
     if json:
         _write_json(json, store, findings, samples)
     if findings:
@@ -103,9 +106,9 @@ def _shard_findings(store: Store, shard: int) -> list[Finding]:
     return findings
 
 
-def _content_findings(name: str, store: Store, decode: bool) -> tuple[list[Finding], dict[str, Any]]:
+def _content_findings(name: str, store: Store, decode: bool, remote: Remote) -> tuple[list[Finding], dict[str, Any]]:
     try:
-        shards = ShardSet(name)
+        shards = ShardSet(name, remote=remote)
     except DataError as error:
         return [Finding(getattr(error, "shard", store.name), str(error))], {"checked": 0}
     findings, fields, languages = [], Counter[str](), Counter[str]()

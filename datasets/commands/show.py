@@ -8,11 +8,20 @@ from modalign.zoo.errors import DataError
 
 from ..decoding.sample import Sample, decode_sample
 from ..loading.order import permutation
+from ..remote.access import remote_of
 from ..shards.shard_set import ShardSet
 from .sheet import contact_sheet
 
 
-def show(shards: str, out: str = "contact_sheet.png", n: int = 16, *, lang: str = "", seed: int = -1) -> None:
+def show(
+    shards: str,
+    out: str = "contact_sheet.png",
+    n: int = 16,
+    *,
+    lang: str = "",
+    seed: int = -1,
+    allow_remote: list[str] | None = None,
+) -> None:
     """Draws samples with their captions on a contact sheet and prints the captions.
 
     Args:
@@ -21,11 +30,12 @@ def show(shards: str, out: str = "contact_sheet.png", n: int = 16, *, lang: str 
         n: How many samples.
         lang: Show captions of this language only; else the primary caption and the language of each.
         seed: -1: the first samples; else a random choice with this seed.
+        allow_remote: Schemes or origins that shards may be read from, such as `[https]`; default what `MODALIGN_ALLOW_REMOTE` says.
 
     Raises:
         DataError: If a sample cannot be decoded, has no image, or no sample has captions of that language.
     """
-    source = ShardSet(shards)
+    source = ShardSet(shards, remote=remote_of(allow_remote))
     if n < 1:
         raise DataError(f"n is {n}; at least one sample must be shown")
     numbers = range(len(source)) if seed < 0 else permutation(len(source), "show", seed).tolist()

@@ -12,6 +12,7 @@ from modalign.zoo.errors import DataError
 
 from ..decoding.sample import decode_sample
 from ..home import local_path
+from ..remote.access import remote_of
 from ..shards.shard_set import ShardSet
 from ..shards.writer import write_shards
 from .pack import describe
@@ -25,6 +26,7 @@ def split(
     by: str = "group",
     seed: int = 0,
     samples_per_shard: int = 1000,
+    allow_remote: list[str] | None = None,
 ) -> None:
     """Splits a folder of shards into ``out/NAME`` for each named fraction.
 
@@ -38,13 +40,14 @@ def split(
         by: The field that groups samples ("group"); "key" = every sample by itself. A sample without it is an error.
         seed: Another seed gives another split.
         samples_per_shard: Samples in a tar.
+        allow_remote: Schemes or origins that shards may be read from, such as `[https]`; default what `MODALIGN_ALLOW_REMOTE` says.
 
     Raises:
         DataError: If the fractions are wrong, a sample has no such field, or a part would be empty.
     """
     parts = fractions or {"train": 0.9, "test": 0.1}
     _check_fractions(parts)
-    source = ShardSet(shards)
+    source = ShardSet(shards, remote=remote_of(allow_remote))
     chosen: dict[str, list[int]] = {name: [] for name in parts}
     for number in range(len(source)):
         chosen[part_of(_group(source, number, by), parts, seed)].append(number)

@@ -413,3 +413,25 @@ def test_a_scheme_without_its_package(monkeypatch):
     monkeypatch.setattr(fsspec, "filesystem", lacking)
     with pytest.raises(DataError, match=r"s3 needs another package .*s3fs"):
         ShardSet("s3://bucket/x", remote=Remote(("s3",), tries=1))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["check"],
+        ["show", "--n", "3", "--out", "{}/sheet.png"],
+        ["inspect", "--rows", "2", "--out", "{}/batch.png"],
+        ["split", "--by", "key", "--out", "{}/parts"],
+        ["bench", "--n", "12", "--size", "16", "--batch_size", "4", "--rounds", "1"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_commands_read_from_elsewhere_where_they_are_allowed_to(command, shards, server, tmp_path, capsys):
+    from modalign.trainers.cli import main
+
+    name, *options = (word.format(tmp_path) for word in command)
+    line = ["data", name, f"{server.origin}/shards", *options]
+    assert main(line) == 2
+    assert "--allow_remote" in capsys.readouterr().err and not server.asked
+    assert main([*line, "--allow_remote", f"[{server.origin}]"]) == 0
+    assert "/shards/000000.tar" in server.asked

@@ -43,6 +43,29 @@ def test_the_batch_of_a_step(recipe_file, tmp_path, capsys):
         assert sheet.width >= 4 * CELL
 
 
+def test_a_run_is_looked_at_as_its_recipe(recipe_file, tmp_path, capsys):
+    run = train(load_recipe(recipe_file, {"seed": 5}))
+    seen = dict(line.split(",") for line in (run / "stages" / "tune" / "samples.csv").read_text().splitlines())
+    capsys.readouterr()
+    assert main(["data", "inspect", f"{run}:3", "--rows", "10", "--out", str(tmp_path / "sheet.png")]) == 0
+    keys = [line.split()[1] for line in capsys.readouterr().out.splitlines() if line[:1].isdigit() and ": k" in line]
+    assert keys == seen["3"].split()
+    assert main(["data", "inspect", str(run), "--out", str(tmp_path / "sheet.png")]) == 0
+    assert "stage tune, step 0 of 10" in capsys.readouterr().out
+
+
+def test_a_recipe_without_a_model_needs_the_one_to_start_from(recipe_file, tiny_shards, tmp_path, capsys):
+    run = train(recipe_file)
+    plain = yaml.safe_load(recipe_file.read_text())
+    without = tmp_path / "without.yaml"
+    without.write_text(yaml.safe_dump({key: value for key, value in plain.items() if key != "model"}))
+    command = ["data", "inspect", str(without), "--rows", "2", "--out", str(tmp_path / "sheet.png")]
+    assert main(command) == 2
+    assert "init_from with a release" in capsys.readouterr().err
+    assert main([*command, "--init_from", str(run)]) == 0
+    assert "stage tune, step 0 of 10" in capsys.readouterr().out
+
+
 def test_pixels_are_those_of_the_step(recipe_file):
     recipe = load_recipe(recipe_file)
     _, loader = build(recipe, "tune")

@@ -36,6 +36,8 @@ def change(recipe, path, value):
         ("data/languages", ["en", False], r"data.languages: YAML reads no as a boolean; write the language code in quotes"),
         ("stages/tune/epochs", 0, r"stages.tune.epochs: 0.* must be a finite number above 0"),
         ("trainer/checkpoint_every", 0, r"trainer.checkpoint_every: 0 must be a finite number at least 1"),
+        ("data/test", None, r"evaluate: stage 'teacher' has nothing to measure on; give data.test"),
+        ("stages/tune/data", {"test": None}, r"evaluate: stage 'tune' has nothing to measure on"),
         ("release", "tun", r"there is no stage 'tun'; did you mean 'tune'"),
         ("stages", {}, r"stages is empty"),
         ("model", None, r"stages.inherit: there is no model"),
@@ -46,6 +48,17 @@ def test_what_is_wrong_is_named(tiny_recipe, path, value, message):
     change(tiny_recipe, path, value)
     with pytest.raises(RecipeError, match=message):
         load_recipe(tiny_recipe)
+
+
+def test_what_is_held_back_is_measured(tiny_recipe):
+    """data.test alone is enough; null says that nothing is."""
+    given = {key: value for key, value in tiny_recipe.items() if key != "evaluate"}
+    measured = load_recipe(given).evaluate
+    assert measured is not None and measured.task == "retrieval"
+    assert load_recipe({**given, "evaluate": None}).evaluate is None
+    given["data"] = {key: value for key, value in given["data"].items() if key != "test"}
+    assert load_recipe(given).evaluate is None
+    assert load_recipe(given, {"data.test": "shards"}).evaluate == measured
 
 
 NAN, INF = float("nan"), float("inf")

@@ -41,6 +41,7 @@ def inspect_batch(
     stage: str = "",
     out: str = "batch.png",
     data: str = "",
+    init_from: str = "",
     allow_remote: list[str] | None = None,
 ) -> None:
     """Prints the batch of a training step: names, shapes and types of its tensors, then key, shard, caption and tokens of its rows.
@@ -50,12 +51,13 @@ def inspect_batch(
     shown as they are stored.
 
     Args:
-        batch: A recipe (file or shipped name), `RECIPE:STEP`, or shards.
-        step: Which step of the stage, from 0, as in its samples.csv; with `RECIPE:STEP` it need not be given.
+        batch: A recipe (file or shipped name) or a run folder, also `RECIPE:STEP` and `RUN:STEP`; or shards.
+        step: Which step of the stage, from 0, as in its samples.csv.
         rows: How many rows to show.
         stage: Which stage; default the first.
         out: The contact sheet.
         data: Shards to use instead of the recipe's data.train.
+        init_from: The model that a recipe without one of its own is to start from, as with `modalign train`.
         allow_remote: Schemes or origins that shards may be read from; default what recipe or environment say.
 
     Raises:
@@ -71,7 +73,9 @@ def inspect_batch(
         return
     if match := _STEP.fullmatch(batch):
         batch, step = match[1], int(match[2])
-    recipe = load_recipe(batch, {"data.train": data} if data else None)
+    if _is_run(batch):
+        batch = str(Path(batch) / "recipe.yaml")
+    recipe = load_recipe(batch, {key: value for key, value in {"data.train": data, "init_from": init_from}.items() if value})
     if allow_remote is not None:
         recipe.data = replace(recipe.data, allow_remote=allow_remote)
     name = stage or next(iter(recipe.stages))
@@ -80,8 +84,12 @@ def inspect_batch(
     _show_step(recipe, name, step, rows, out)
 
 
+def _is_run(text: str) -> bool:
+    return (Path(text) / "recipe.yaml").is_file()
+
+
 def _is_shards(text: str) -> bool:
-    return Path(text).is_dir() or text.endswith(".tar") or text.startswith("asset:") or "://" in text
+    return (Path(text).is_dir() and not _is_run(text)) or text.endswith(".tar") or text.startswith("asset:") or "://" in text
 
 
 def _show_step(recipe: Any, name: str, step: int, rows: int, out: str) -> None:

@@ -12,7 +12,7 @@ from modalign.zoo.configure import fill
 from modalign.zoo.errors import RecipeError, nearest
 
 from .check import check_languages, check_recipe
-from .settings import Recipe
+from .settings import EvaluateConfig, Recipe
 
 
 def load_recipe(source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -30,6 +30,8 @@ def load_recipe(source: str | Path | Mapping[str, Any], overrides: Mapping[str, 
         values = _set(values, key.split("."), value)
     check_languages(values, where)
     recipe = fill(Recipe, values, where)
+    if "evaluate" not in values and any(recipe.stage_data(name).test for name in recipe.stages):
+        recipe.evaluate = EvaluateConfig()
     if recipe.run_dir is None:
         recipe.run_dir = _default_run_dir(Path(where))
     check_recipe(recipe, where)

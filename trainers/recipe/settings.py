@@ -229,7 +229,7 @@ class Recipe:
         data: Where samples come from.
         stages: Name -> stage, run in order.
         trainer: Where it runs.
-        evaluate: What is measured after every stage; None measures nothing.
+        evaluate: What is measured after every stage; not given, it is retrieval where there is `data.test`; null measures nothing.
         seed: Of initial weights, order and augmentation.
         run_dir: Where the run lives; default runs/FAMILY-NAME for configs/FAMILY/NAME.yaml, runs/NAME for any other NAME.yaml.
         init_from: A release the model starts from.

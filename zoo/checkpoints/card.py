@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..names import public_source
 
 
 def model_card(
-    model: Any, title: str = "", evaluation: Mapping[str, Any] | None = None, data: Mapping[str, str] | None = None
+    model: Any,
+    title: str = "",
+    evaluation: Mapping[str, Any] | None = None,
+    data: Mapping[str, str] | None = None,
+    started_from: Sequence[str] = (),
 ) -> str:
     """Markdown with YAML front matter, in the form model hubs read.
 
@@ -19,11 +23,13 @@ def model_card(
         title: One line on what it is.
         evaluation: The JSON of an evaluation (task, data, n, metrics, by_language), shown as a table.
         data: Name -> licence of what it was trained on.
+        started_from: Releases whose weights it started with.
     """
     from huggingface_hub import ModelCardData
 
     sources = {part: public_source(name) for part, name in model.sources().items()}
-    bases = [name.partition(":")[2] for name in sources.values() if name.startswith("hf:")]
+    started = [public_source(name) for name in started_from]
+    bases = [name.partition(":")[2] for name in [*started, *sources.values()] if name.startswith("hf:")]
     front = ModelCardData(
         library_name="modalign",
         pipeline_tag="zero-shot-image-classification",
@@ -32,9 +38,9 @@ def model_card(
         language=sorted(evaluation["by_language"]) if evaluation and evaluation.get("by_language") else None,
     )
     count = sum(parameter.numel() for parameter in model.parameters())
-    parts = (
-        "\n".join(f"- {prefix.rstrip('.')}: started from `{name}`" for prefix, name in sources.items()) or "- from random weights"
-    )
+    lineage = [f"- weights: started from `{name}`" for name in started]
+    lineage += [f"- {prefix.rstrip('.')}: started from `{name}`" for prefix, name in sources.items()]
+    parts = "\n".join(lineage) or "- from random weights"
     lines = [
         f"---\n{front.to_yaml()}\n---",
         f"# {_one_line(title) or model.family}",

@@ -1,9 +1,14 @@
 """docs/ecosystem.md does what it says: its commands, its Python and its recipes are run, in order, in one folder."""
 
+import functools
+import http.server
+import io
 import re
 import shlex
 import shutil
 import sys
+import tarfile
+import threading
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +34,7 @@ class Checkpoint(NamedTuple):
 
 
 @pytest.fixture(params=["timm_mlp", "siglip"])
-def place(request, tmp_path, monkeypatch, own_home, open_clip_writer, layouts, tiny_embedder, tiny_shards):
+def place(request, tmp_path, monkeypatch, own_home, open_clip_writer, layouts, tiny_embedder, tiny_shards, picture_of):
     """A folder with everything the page names."""
     import transformers
 
@@ -43,10 +48,40 @@ def place(request, tmp_path, monkeypatch, own_home, open_clip_writer, layouts, t
     for file in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(tiny_embedder / file, tmp_path / "language-model" / file)
     shutil.copytree(tiny_shards, tmp_path / "shards")
+    plain_tars(tmp_path / "laion", picture_of)
     monkeypatch.chdir(tmp_path)
     # a process has one current folder, this one has had others
     monkeypatch.setattr("modalign.zoo.checkpoints.stand_in._made", {})
     return Checkpoint(request.param, cfg["embed_dim"], tmp_path)
+
+
+def plain_tars(folder, picture_of):
+    """Three tars as img2dataset writes them."""
+    folder.mkdir()
+    for shard in range(3):
+        with tarfile.open(folder / f"{shard:05d}.tar", "w") as tar:
+            for number in range(5 * shard, 5 * shard + 5):
+                stream = io.BytesIO()
+                picture_of(number).save(stream, "JPEG")
+                for ending, data in (("jpg", stream.getvalue()), ("txt", f"thing number {number}".encode())):
+                    info = tarfile.TarInfo(f"{shard:05d}{number:04d}.{ending}")
+                    info.size = len(data)
+                    tar.addfile(info, io.BytesIO(data))
+
+
+@pytest.fixture
+def server(place):
+    """The folder of `place` behind a web server; its origin."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments):
+            pass
+
+    handler = functools.partial(Quiet, directory=str(place.folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as one:
+        threading.Thread(target=one.serve_forever, args=(0.01,), daemon=True).start()
+        yield f"http://127.0.0.1:{one.server_address[1]}"
+        one.shutdown()
 
 
 def run_command(line, layout, monkeypatch):
@@ -77,11 +112,12 @@ def run_command(line, layout, monkeypatch):
     assert main(words[1:]) == 0, line
 
 
-def test_the_page_from_top_to_bottom(place, picture_of, monkeypatch):
+def test_the_page_from_top_to_bottom(place, server, picture_of, monkeypatch):
     names = {"picture": picture_of(3)}
     for kind, block in BLOCKS:
         if kind == "bash":
             for line in block.splitlines():
+                line = line.replace("https://data.example.org", server).replace("[https]", f"[{server}]")
                 run_command(line, place.layout, monkeypatch)
         elif kind == "python":
             exec(block, names)
@@ -101,8 +137,11 @@ def test_the_page_from_top_to_bottom(place, picture_of, monkeypatch):
         wanted = theirs.encode_image(names["transform"](names["picture"])[None], normalize=True)
     torch.testing.assert_close(model.encode_image([names["picture"]]), wanted, rtol=0, atol=1e-6)
     assert (place.folder / "result.json").is_file()
+    assert next(iter(names["pairs"]))[1].startswith("thing number")
+    assert (place.folder / "laion" / "shards.json").is_file()
+    assert all((place.folder / "runs" / name / "release" / "config.json").is_file() for name in ("mine", "laion", "far"))
 
 
 def test_every_kind_of_block_is_there():
-    assert len(BLOCKS) == 9
-    assert sum(line.startswith("modalign ") for kind, block in BLOCKS if kind == "bash" for line in block.splitlines()) == 3
+    assert len(BLOCKS) == 12
+    assert sum(line.startswith("modalign ") for kind, block in BLOCKS if kind == "bash" for line in block.splitlines()) == 9
