@@ -15,6 +15,7 @@ from statistics import mean
 from typing import Any
 
 from seeds import KS, RESULTS, WAYS, about_machine, recall_cells, spread
+from seeds import groups as groups_of
 
 from modalign.trainers import load_recipe, train
 
@@ -59,13 +60,22 @@ def baseline(recipe_name: str, folder: Path, seed: int) -> dict[str, Any]:
     return json.loads((run / "results.json").read_text(encoding="utf-8"))["stages"]["linear"]["by_language"]
 
 
-def summary(tables: list[dict[str, Any]]) -> dict[str, Any]:
-    """English, the other languages and all of them: way -> K -> {mean, min, max} over seeds."""
+def trained_by(recipe_name: str, languages: list[str]) -> set[str]:
+    """The languages that the recipe itself, not its baseline, sees in the end."""
+    recipe = load_recipe(recipe_name)
+    return set(recipe.stage_data(list(recipe.stages)[-1]).languages or languages)
+
+
+def summary(tables: list[dict[str, Any]], trained: set[str]) -> dict[str, Any]:
+    """Group of languages -> way -> K -> {mean, min, max} over seeds; those the recipe trains on and those it does not stand apart."""
     names = list(tables[0])
-    groups = {"en": ["en"], f"{len(names) - 1} others (mean)": [n for n in names if n != "en"], "mean": names}
+    others = groups_of(names, trained)
+    all_others = others.pop("others (mean)", [])
+    kinds = {"en": ["en"], f"{len(all_others)} others (mean)": all_others}
+    kinds |= {name: langs for name, langs in others.items() if name.endswith("(mean)")} | {"mean": names}
     return {
         group: {way: {k: spread([mean(table[lang][way][k] for lang in langs) for table in tables]) for k in KS} for way in WAYS}
-        for group, langs in groups.items()
+        for group, langs in kinds.items()
         if langs and (group != "mean" or len(names) > 1)
     }
 
@@ -88,7 +98,8 @@ def main() -> None:
     results: dict[str, Any] = json.loads(path.read_text())["results"] if path.exists() and sys.argv[1:] else {}
     for name in chosen:
         folders = [Path("runs/baselines") / f"{name}-{seed}" for seed in SEEDS]
-        results[name] = summary([baseline(RECIPES[name], folder, seed) for folder, seed in zip(folders, SEEDS, strict=True)])
+        tables = [baseline(RECIPES[name], folder, seed) for folder, seed in zip(folders, SEEDS, strict=True)]
+        results[name] = summary(tables, trained_by(RECIPES[name], list(tables[0])))
     about = {"seeds": list(SEEDS), **about_machine(), "command": "python benchmarks/baselines.py"}
     path.write_text(json.dumps({"about": about, "results": results}, indent=1, ensure_ascii=False) + "\n")
     path.with_suffix(".md").write_text(markdown(results, about))

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import webdataset
 from measure import interleaved, ratio, where, write
-from photos import large_photos, photos, samples
+from photos import large_photos, mosaics, photos, samples
 from timm.data import create_transform
 from timm.data.transforms import RandomResizedCropAndInterpolation
 
@@ -44,8 +44,9 @@ def main() -> None:
     torch.set_num_threads(1)
     count, rounds = (128, 2) if quick else (640, 9)
     small, what = photos(count)
-    sets = {what: small, "photographs at 512x384": large_photos(count, 512, 384)}
+    sets = {what: small, "photographs at 512x384, enlarged": large_photos(count, 512, 384)}
     sets["photographs at 2048x1536, enlarged"] = large_photos(BATCH, 2048, 1536)
+    sets["2048x1536, photographs side by side"] = mosaics(BATCH, 2048, 1536)
     rows = []
     for name, pictures in sets.items():
         with tempfile.TemporaryDirectory() as folder:

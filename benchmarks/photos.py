@@ -34,6 +34,26 @@ def large_photos(count: int, width: int, height: int, quality: int = 90) -> list
     return [_written(Image.open(io.BytesIO(one)).convert("RGB").resize((width, height), 3), quality) for one in data]
 
 
+def mosaics(count: int, width: int, height: int, quality: int = 90) -> list[bytes]:
+    """JPEGs of photographs side by side as they are: as large as a camera's, with detail at every pixel, which enlarged ones lack."""
+    data, _ = photos(max(count, 200))
+    pictures = [Image.open(io.BytesIO(one)).convert("RGB") for one in data]
+    return [_written(_mosaic(pictures, number, width, height), quality) for number in range(count)]
+
+
+def _mosaic(pictures: list[Image.Image], number: int, width: int, height: int) -> Image.Image:
+    """Rows of pictures, each beginning with another one; what sticks out is cut off."""
+    canvas, top, turn = Image.new("RGB", (width, height)), 0, 97 * number
+    while top < height:
+        left, tallest = 0, height
+        while left < width:
+            one = pictures[turn % len(pictures)]
+            canvas.paste(one, (left, top))
+            left, tallest, turn = left + one.width, min(tallest, one.height), turn + 1
+        top += tallest
+    return canvas
+
+
 def _written(image: Image.Image, quality: int) -> bytes:
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=quality)

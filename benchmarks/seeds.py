@@ -78,7 +78,7 @@ CROSSLINGUAL = {
 def markdown(name: str, table: dict, translated: dict, about: dict) -> str:
     """The tables, and what they were measured with."""
     lines = [f"# {name}", ""]
-    lines += [f"Retrieval in percent, mean over {len(about['seeds'])} seeds; in brackets smallest and largest.", ""]
+    lines += [f"Retrieval in percent, mean over {len(about['seeds'])} seed(s); in brackets smallest and largest.", ""]
     lines += ["| stage | captions | t→i R@1 | R@5 | R@10 | i→t R@1 | R@5 | R@10 |", "|---|---|---|---|---|---|---|---|"]
     single = [group for group in next(iter(table.values())) if not is_wide(group)]
     many = len(single) > FEW

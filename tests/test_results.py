@@ -61,6 +61,29 @@ def test_the_readme_s_first_table():
         assert cells == tuple(percent(tables[group]["text_to_image"]["R@10"]) for group in ("en", "others (mean)")), start
 
 
+def test_the_readme_s_second_table():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    noto, tux, frozen = results("noto_cldr"), results("tuxpaint"), results("baselines")
+
+    def hits(tables, group):
+        return percent(tables[group]["text_to_image"]["R@10"])
+
+    first, last, stage = noto["inherit"], noto[list(noto)[-1]], tux[list(tux)[-1]]
+    photos = {name: results(f"{name}flickr8k") for name in ("", "siglip_", "lit_", "matryoshka_")}
+    shown = [
+        f"| {hits(first, 'en')}, baseline {hits(frozen['noto_cldr'], 'en')} | Sinhala {hits(first, 'si')}; "
+        f"mean of all 120 others {hits(first, 'others (mean)')}, baseline {hits(frozen['noto_cldr'], '120 others (mean)')} |",
+        f"| {hits(last, 'en')} | Sinhala {hits(last, 'si')}; 101 without a single name {hits(last, '101 never trained on (mean)')}, "
+        f"baseline {hits(frozen['noto_cldr'], '101 never trained on (mean)')} |",
+        f"| {hits(stage, 'en')}, baseline {hits(frozen['tuxpaint'], 'en')} | 46 without a single name "
+        f"{hits(stage, '46 never trained on (mean)')}, baseline {hits(frozen['tuxpaint'], '46 never trained on (mean)')} |",
+        f"| {hits(next(iter(photos[''].values())), 'en')}, baseline {hits(frozen['flickr8k'], 'en')} | |",
+        "| " + ", ".join(hits(list(photos[name].values())[-1], "en") for name in ("siglip_", "lit_", "matryoshka_")) + " | |",
+    ]
+    for row in shown:
+        assert row in text, row
+
+
 @pytest.mark.parametrize("page", ["README.md", "docs/finetuning.md"])
 def test_what_fine_tuning_is_said_to_do(page):
     text = (ROOT / page).read_text(encoding="utf-8")
