@@ -38,9 +38,14 @@ def change(recipe, path, value):
         ("trainer/checkpoint_every", 0, r"trainer.checkpoint_every: 0 must be a finite number at least 1"),
         ("data/test", None, r"evaluate: stage 'teacher' has nothing to measure on; give data.test"),
         ("stages/tune/data", {"test": None}, r"evaluate: stage 'tune' has nothing to measure on"),
+        ("run_dir", "", r"run_dir is empty"),
+        ("init_from", " ", r"init_from is empty"),
+        ("stages/inherit/teacher", [], r"stages.inherit.teacher: it is empty; name something, or leave it out"),
+        ("stages/inherit/take", [], r"stages.inherit.take: it is empty"),
+        ("stages/inherit/init_from", "", r"stages.inherit.init_from: it is empty"),
         ("release", "tun", r"there is no stage 'tun'; did you mean 'tune'"),
         ("stages", {}, r"stages is empty"),
-        ("model", None, r"stages.inherit: there is no model"),
+        ("model", None, r"stages.inherit.take: there is no model to put the parts into"),
         ("stages/tune/losses", {}, r"neither may be empty"),
     ],
 )
@@ -48,6 +53,15 @@ def test_what_is_wrong_is_named(tiny_recipe, path, value, message):
     change(tiny_recipe, path, value)
     with pytest.raises(RecipeError, match=message):
         load_recipe(tiny_recipe)
+
+
+def test_a_stage_may_bring_its_own_release(tiny_recipe):
+    stage = {**tiny_recipe["stages"]["tune"], "init_from": "local-dir:release"}
+    alone = {**tiny_recipe, "model": None, "stages": {"tune": stage}}
+    assert load_recipe(alone).model is None
+    assert load_recipe({**alone, "stages": {"tune": stage, "again": {**stage, "init_from": None}}}).model is None
+    with pytest.raises(RecipeError, match=r"stages.again: there is no model: give model, or init_from"):
+        load_recipe({**alone, "stages": {"again": {**stage, "init_from": None}}})
 
 
 def test_what_is_held_back_is_measured(tiny_recipe):

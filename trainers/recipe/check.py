@@ -40,6 +40,9 @@ def check_recipe(recipe: Recipe, where: str) -> None:
     check_trainer_ranges(recipe.trainer, f"{where}: trainer")
     check_data_ranges(recipe.data, f"{where}: data")
     number(recipe.seed, f"{where}: seed", least=0)
+    for key, text in (("run_dir", recipe.run_dir), ("init_from", recipe.init_from)):
+        if text is not None and not text.strip():
+            raise RecipeError(f"{where}: {key} is empty; name a folder, or leave it out")
     if recipe.release is not None and recipe.release not in recipe.stages:
         raise RecipeError(f"{where}: release: there is no stage {recipe.release!r}{nearest(recipe.release, recipe.stages)}")
     if recipe.evaluate is not None:
@@ -89,10 +92,12 @@ def _check_stage(recipe: Recipe, name: str, place: str) -> None:
     _check_losses(stage, f"{place}.losses")
     _check_model(stage.model, f"{place}.model")
     _check_order(stage, names[names.index(name) :], name, place)
+    for key, empty in (("take", stage.take == []), ("teacher", stage.teacher in ([], "")), ("init_from", stage.init_from == "")):
+        if empty:
+            raise RecipeError(f"{place}.{key}: it is empty; name something, or leave it out")
     if stage.teacher_decay != 1.0 and stage.teacher != "self":
         raise RecipeError(f"{place}.teacher_decay: only a teacher that is a copy of the model (teacher: self) can average it")
-    if recipe.model is None and stage.model is None and recipe.init_from is None:
-        raise RecipeError(f"{place}: there is no model: give model, or init_from with a release that says what it is")
+    _check_start(recipe, name, place)
     if stage.accumulate > 1 and stage.batch_norm == "train":
         raise RecipeError(
             f"{place}.accumulate: batch norms in training mode would see the parts, not the batch; set batch_norm: frozen"
@@ -107,6 +112,20 @@ def _check_stage(recipe: Recipe, name: str, place: str) -> None:
     _check_validate(stage, f"{place}.validate")
     if stage.cache.image:
         _check_cache(data, f"{place}.cache.image")
+
+
+def _check_start(recipe: Recipe, name: str, place: str) -> None:
+    """A stage has a model: of the recipe's settings, its own, a release's, or what the stage before left."""
+    stage, names = recipe.stages[name], list(recipe.stages)
+    if recipe.model is not None or stage.model is not None:
+        return
+    if stage.take is not None:
+        raise RecipeError(
+            f"{place}.take: there is no model to put the parts into; give model, or leave take out and take the whole"
+        )
+    before = any(recipe.stages[other].model is None for other in names[: names.index(name)])
+    if recipe.init_from is None and stage.init_from is None and not before:
+        raise RecipeError(f"{place}: there is no model: give model, or init_from with a release that says what it is")
 
 
 def _check_model(settings: Mapping[str, Any] | None, place: str) -> None:
