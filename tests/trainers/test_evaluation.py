@@ -115,6 +115,9 @@ def test_retrieval_with_fewer_dimensions_and_true_recall(run, model, picture_of)
     found = run("--languages", "[en]", "--dim", 3, "--recall", "true")
     assert found["metrics"] == retrieval_recall(image, text, rows, recall="true")
     assert found["metrics"] != retrieval_recall(image, text, rows) and found["settings"] == {"dim": 3, "recall": "true"}
+    found = run("--languages", "[en]", "--first_caption", "true")
+    assert found["settings"] == {"first_caption": True} and found["n"]["texts"] == COUNT
+    assert "(the first of each language)" in " ".join(run.out.split())
     assert "between 1 and 16" in run("--dim", 17, code=2)
 
 

@@ -19,7 +19,7 @@ from modalign.zoo.metrics.retrieval import flatten
 from ..commands.search import best_hits, picture_and_caption
 from ..recipe import Recipe
 from .results import other_tables
-from .retrieval import RetrievalTask
+from .retrieval import RetrievalTask, counted
 from .stages import of_task, read_evaluations
 from .task import Subject
 
@@ -104,7 +104,7 @@ def _results(recipe: Recipe, evaluations: dict[str, dict[str, Any]]) -> str:
 
 def _retrieval(recipe: Recipe, evaluations: dict[str, dict[str, Any]]) -> str:
     first = next(iter(evaluations.values()))
-    about = f"Retrieval in percent over {first['n']['images']} held-out pictures and {first['n']['texts']} captions of {first['data']}."
+    about = f"Retrieval in percent, held out: {counted(first)}."
     keys = [f"{way}/R@{k}" for way in ("text_to_image", "image_to_text") for k in (1, 5, 10)]
     rows: list[tuple[object, ...]] = [(name, *[flatten(e["metrics"])[key] for key in keys]) for name, e in evaluations.items()]
     baselines = {"chance": flatten(first["baselines"]["chance"])} | (recipe.evaluate.baselines if recipe.evaluate else {})

@@ -51,7 +51,8 @@ class RetrievalTask(EvaluationTask):
             result = _with_ranked_lists(result, vectors, subject.over_ranks)
         images = len(vectors.keys)
         chance = {f"R@{k}": chance_recall(images, k) for k in KS}
-        settings = {key: value for key, value in (("dim", self.dim), ("recall", self.recall)) if value not in (None, "hit")}
+        given = {"first_caption": self.first_caption, "dim": self.dim, "recall": self.recall}
+        settings = {key: value for key, value in given.items() if value not in (False, None, "hit")}
         return subject.report(
             self.name,
             {"images": images, "texts": len(vectors.texts)},
@@ -70,11 +71,16 @@ class RetrievalTask(EvaluationTask):
         chance = report["baselines"]["chance"]["text_to_image"]
         rows.append(("chance", chance["R@1"], chance["R@5"], chance["R@10"], "", "", ""))
         header = ("language", "t→i R@1", "R@5", "R@10", "i→t R@1", "R@5", "R@10")
-        title = f"retrieval in percent: {report['n']['images']} pictures, {report['n']['texts']} captions of {report['data']}"
-        found = [Table(title, header, rows)]
+        found = [Table(f"retrieval in percent: {counted(report)}", header, rows)]
         if "mean_rank" in report["metrics"]["text_to_image"]:
             found.append(_details(report))
         return found
+
+
+def counted(report: Mapping[str, Any]) -> str:
+    """How many pictures and captions of what were measured, and which captions where it is not all of them."""
+    first = " (the first of each language)" if report.get("settings", {}).get("first_caption") else ""
+    return f"{report['n']['images']} pictures, {report['n']['texts']} captions{first} of {report['data']}"
 
 
 def row_of(table: Mapping[str, Mapping[str, float]]) -> list[Any]:

@@ -63,7 +63,8 @@ def _evaluation(evaluation: Mapping[str, Any] | None) -> str:
         cells = [f"{table[way][k]:.1f}" for way in ("text_to_image", "image_to_text") for k in ("R@1", "R@5", "R@10")]
         rows.append(f"| {name} | " + " | ".join(cells) + " |")
     n = evaluation["n"]
-    about = f"Retrieval in percent over {n['images']} pictures and {n['texts']} captions of `{_shown(evaluation['data'])}`"
+    first = " (the first of each language)" if evaluation.get("settings", {}).get("first_caption") else ""
+    about = f"Retrieval in percent over {n['images']} pictures and {n['texts']} captions{first} of `{_shown(evaluation['data'])}`"
     chance = evaluation["baselines"]["chance"]["text_to_image"]["R@10"]
     return f"{about}; chance is R@10 {chance:.1f} (text→image).\n\n" + "\n".join(rows)
 

@@ -64,7 +64,10 @@ def test_table_holds_every_number(model):
     assert header.count("|") == 8
     assert header.index("text→image") < header.index("image→text"), "in the order of the numbers"
     assert "197 pictures" in card
-    assert "2758 captions" in card
+    assert "2758 captions of" in card
+    assert "2758 captions (the first of each language) of" in model_card(
+        model, "t", EVALUATION | {"settings": {"first_caption": True}}
+    )
     assert "`asset:openmoji/test`" in card
     assert "R@10 5.1" in card
 
