@@ -19,6 +19,7 @@ from ..encoders.image.build import build_image_encoder
 from ..encoders.text.base import TextEncoder
 from ..errors import AssemblyError
 from .assembly import DualEncoderConfig, ProjectorConfig, build_projector, build_text_side
+from .inputs import check_texts, picture_batches
 
 __all__ = ["MAX_LOG_SCALE", "DualEncoder", "DualEncoderConfig", "ProjectorConfig"]
 MAX_LOG_SCALE = math.log(100.0)
@@ -171,13 +172,12 @@ class DualEncoder(nn.Module):
             dim: Keep the first `dim` values and make them unit vectors again (Matryoshka); None keeps all D.
 
         Raises:
-            AssemblyError: If given a single picture instead of a list, or more dimensions than there are.
+            AssemblyError: If given a single picture instead of a list, anything that is no PIL picture (its position is named), or
+                more dimensions than there are.
         """
-        if isinstance(images, Image.Image):
-            raise AssemblyError("encode_image takes a list of pictures; write encode_image([picture])")
         self._check_dim(dim)
         self.eval()
-        parts = [self.image_vectors(images[start : start + batch_size]) for start in range(0, len(images), batch_size)]
+        parts = [self.image_vectors(batch) for batch in picture_batches(images, batch_size)]
         return truncated(torch.cat(parts) if parts else torch.empty(0, self.config.embed_dim), dim)
 
     def image_vectors(self, images: Sequence[Image.Image]) -> Tensor:
@@ -195,10 +195,10 @@ class DualEncoder(nn.Module):
             dim: Keep the first `dim` values and make them unit vectors again (Matryoshka); None keeps all D.
 
         Raises:
-            AssemblyError: If given a single string instead of a list, or more dimensions than there are.
+            AssemblyError: If given a single string instead of a list, anything that is no string (its position is named), or more
+                dimensions than there are.
         """
-        if isinstance(texts, str):
-            raise AssemblyError("encode_text takes a list of strings; write encode_text([text])")
+        check_texts(texts)
         self._check_dim(dim)
         self.eval()
         return truncated(self.project_text(self.text.embed(texts, batch_size)), dim)
