@@ -124,17 +124,19 @@ def _usage(group: str = "") -> None:
 def _parse(call: Any, positional: tuple[str, ...], program: str, arguments: list[str]) -> dict[str, Any]:
     """Arguments of a function from the command line, typed by its signature."""
     from docstring_parser import parse
-    from jsonargparse import ArgumentParser
+
+    from .typed import OneSentence, with_lists
 
     documentation = parse(inspect.getdoc(call) or "")
     described = {parameter.arg_name: parameter.description for parameter in documentation.params}
-    parser = ArgumentParser(prog=program, description=documentation.short_description)
     hints = inspect.get_annotations(call, eval_str=True)
+    parser = OneSentence(prog=program, description=documentation.short_description)
+    parser.hints, parser.positional = hints, positional
     for name in positional:
         parser.add_argument(name, type=hints[name], help=described.get(name, ""))
     parser.add_function_arguments(call, skip=set(positional))
     arguments = with_values(arguments, lambda name: is_yes_or_no(hints.get(name)))
-    values = vars(parser.parse_args(arguments))
+    values = vars(parser.parse_args(with_lists(arguments, hints)))
     return {name: values[name] for name in inspect.signature(call).parameters}
 
 

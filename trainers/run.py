@@ -19,7 +19,7 @@ from modalign.zoo.errors import RecipeError, nearest
 
 from .console import console, quiet_libraries
 from .evaluation.results import report_results
-from .evaluation.stages import evaluate_stage, of_task, read_evaluations, released
+from .evaluation.stages import check_tests, evaluate_stage, of_task, read_evaluations, released
 from .parallel.failure import explained
 from .parallel.rank import global_rank
 from .recipe import Recipe, load_recipe
@@ -53,6 +53,7 @@ def train(
         first = global_rank() == 0
         if first:
             _claim(run, recipe)
+        check_tests(recipe)
         with explained(recipe.trainer.timeout_s) as others:
             for name in _stages_to_run(recipe, stage):
                 run_stage(recipe, Place(run, name), lambda other: _finished(run, other), others, strict=strict)
@@ -106,9 +107,13 @@ _OWN = ("recipe.yaml", "metrics.csv", "results.json", "results.md", "queries.png
 
 
 def _refuse_foreign(run: Path) -> None:
-    """Refuses a folder that holds files a run would write, but no run: they are somebody's own."""
+    """Refuses a folder that holds files a run would write, or shards, but no run: they are somebody's own."""
+    if (run / ".lock").exists() or (run / "stages").is_dir():
+        return
+    if (run / "shards.json").exists() or any(run.glob("*.tar")):
+        raise RecipeError(f"run_dir: {run} holds shards; a run does not belong among them, so give another --run_dir")
     found = [name for name in _OWN if (run / name).exists()]
-    if found and not (run / ".lock").exists() and not (run / "stages").is_dir():
+    if found:
         raise RecipeError(f"{run} holds {', '.join(found)} but no run; a run would overwrite them, so give another --run_dir")
 
 

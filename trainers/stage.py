@@ -33,6 +33,7 @@ from .callbacks.validate import Validate
 from .checkpoint_io import AtomicCheckpointIO, newest
 from .console import console, print_table, warn
 from .guard import FiniteGuard
+from .languages import check_present
 from .lightning_refusal import lightnings_refusal
 from .loggers import build_loggers
 from .objective import Objective, check_bias
@@ -139,6 +140,11 @@ def _stage_seed(recipe: Recipe, name: str) -> int:
 def _print_start(recipe: Recipe, place: Place, start: Start, trained: list[TrainedParameter]) -> None:
     rows = table(start.model, trained)
     print_table(f"stage {place.name}: what trains", ("role", "parameters", "trained", "learning rate"), rows)
+    if (precision := recipe.trainer.precision) in ("bf16-true", "16-true"):
+        warn(
+            f"precision {precision}: the weights themselves have 16 bits, so a step smaller than a few thousandths of a weight is lost; "
+            "the logit scale and much else may not train at all. Use bf16-mixed, which keeps them in float32"
+        )
 
 
 def _assemble(
@@ -241,6 +247,7 @@ def _validate(recipe: Recipe, place: Place, data: DataConfig, loader: Loader, mo
     if data.val is None:
         raise RecipeError(f"stages.{place.name}.validate: there is nothing to validate on; give data.val, or take validate out")
     shards, languages = open_shards(data.val, data), data.val_languages or data.languages
+    check_present(languages, [shards], f"stages.{place.name}.data.{'val_languages' if data.val_languages else 'languages'}")
     features = eval_features(model, shards, languages, stage.cache)
     every = round(stage.validate.every_epochs * len(loader))
     return Validate(stage.validate, every, shards, languages, features, place.checkpoints)

@@ -15,6 +15,7 @@ from modalign.zoo.errors import RecipeError
 from .caches import caption_field, image_vectors, text_vectors
 from .evaluation.vectors import Features
 from .examples import CaptionChoice, PairCollate, PairExample, TextInput
+from .languages import check_present
 from .needs import Needs as Needs
 from .needs import needs_of as needs_of
 from .needs import teacher_number
@@ -101,6 +102,7 @@ def build_loader(
     """
     check_needs(needs, stage, where)
     sources, weights = open_sources(data, f"{where}.data")
+    check_present(data.languages, sources, f"{where}.data.languages")
     plan = BatchPlan([shards.shard_sizes for shards in sources], weights, data.batch_size, seed, data.samples_per_epoch)
     cut = stage.cache.image if needs.image else None
     images = image_vectors(model.image, sources, cut, data.num_workers) if cut else None

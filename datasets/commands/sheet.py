@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from modalign.zoo.errors import DataError
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw, ImageFont
@@ -30,6 +33,25 @@ _IGNORED_NAMES = (
     "Emoji",
     "LastResort",
 )
+
+
+def sheet_path(out: str, default: str) -> Path:
+    """Where a command writes its sheet: the file that was asked for, else the first free of NAME.png, NAME-2.png, NAME-3.png ...
+
+    Args:
+        out: What `--out` says; "" if it was not given. The file is written as asked, also over one that is there.
+        default: The name without `--out`. A file of that name may be the user's own, so it is left alone.
+
+    Raises:
+        DataError: If `out` does not end in .png.
+    """
+    if out:
+        if Path(out).suffix.lower() != ".png":
+            raise DataError(f"--out {out}: the sheet is a PNG; give the name of a file that ends in .png")
+        return Path(out)
+    first = Path(default)
+    names = itertools.chain([first], (first.with_stem(f"{first.stem}-{number}") for number in itertools.count(2)))
+    return next(path for path in names if not path.exists() and not path.is_symlink())
 
 
 def contact_sheet(

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from modalign.zoo.errors import DataError
 
 from ..decoding.sample import Sample, decode_sample
 from ..loading.order import permutation
 from ..remote.access import remote_of
 from ..shards.shard_set import ShardSet
-from .sheet import contact_sheet
+from .sheet import contact_sheet, sheet_path
 
 
 def show(
     shards: str,
-    out: str = "contact_sheet.png",
+    out: str = "",
     n: int = 16,
     *,
     lang: str = "",
@@ -26,15 +24,16 @@ def show(
 
     Args:
         shards: The folder of shards.
-        out: Path of the PNG.
+        out: Path of the PNG; default contact_sheet.png, or the next free of contact_sheet-2.png, contact_sheet-3.png ...
         n: How many samples.
         lang: Show captions of this language only; else the primary caption and the language of each.
         seed: -1: the first samples; else a random choice with this seed.
         allow_remote: Schemes or origins that shards may be read from, such as `[https]`; default what `MODALIGN_ALLOW_REMOTE` says.
 
     Raises:
-        DataError: If a sample cannot be decoded, has no image, or no sample has captions of that language.
+        DataError: If `out` is no .png, a sample cannot be decoded, has no image, or no sample has captions of that language.
     """
+    sheet = sheet_path(out, "contact_sheet.png")
     source = ShardSet(shards, remote=remote_of(allow_remote))
     if n < 1:
         raise DataError(f"n is {n}; at least one sample must be shown")
@@ -54,7 +53,7 @@ def show(
             raise DataError(f"{source.folder}: sample {sample.key!r} has no image to show")
     captions = [_caption(sample, lang) for sample in samples]
     title = f"{source.folder.name}: {len(samples)} of {len(source)} samples"
-    path = contact_sheet([sample.images[0] for sample in samples], captions, Path(out), title)
+    path = contact_sheet([sample.images[0] for sample in samples], captions, sheet, title)
     for sample, caption in zip(samples, captions, strict=True):
         print(f"{sample.key}: {caption}")
     print(f"written: {path}")

@@ -137,9 +137,15 @@ class Loader(BaseLoader):
             if state.get(name) != ours:
                 raise DataError(
                     f"the saved data position was made with {name} = {state.get(name)!r}, this run has {ours!r}; "
-                    "continue with the same data settings, or start a new run"
+                    f"{self._what_differs(name)}, or start a new run"
                 )
         self.seek(int(state["epoch"]), int(state["batch"]))
+
+    def _what_differs(self, name: str) -> str:
+        if name != "data":
+            return "continue with the same data settings"
+        names = ", ".join(str(source.folder) for source in self.sources)
+        return f"the shards ({names}) or what is taken of them changed: continue with those the run began with"
 
     def _identity(self) -> dict[str, Any]:
         plan = self.plan

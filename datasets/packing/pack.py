@@ -12,7 +12,7 @@ from modalign.zoo.errors import DataError
 from ..decoding.media import suffix
 from ..decoding.table import decode_member
 from ..home import local_path
-from ..shards.manifest import Manifest
+from ..shards.manifest import Manifest, counted
 from ..shards.writer import checked_key, sample_members, write_shards
 from .rows import Row, RowError, read_rows
 
@@ -71,8 +71,8 @@ def describe(manifest: Manifest, out: str | Path) -> str:
     size = sum(shard.bytes for shard in manifest.shards) / 1e6
     unnamed = "und" in manifest.schema.get("languages", {})
     hint = "\nund = language not stated: recipes that ask for a language do not find these; pack with --lang en to name it"
-    shards = f"{manifest.samples} samples ({manifest.task}) in {len(manifest.shards)} shards, {size:.1f} MB"
-    return f"{out}: {shards}; captions: {languages}{hint if unnamed else ''}"
+    samples, shards = counted(manifest.samples, "sample"), counted(len(manifest.shards), "shard")
+    return f"{out}: {samples} ({manifest.task}) in {shards}, {size:.1f} MB; captions: {languages}{hint if unnamed else ''}"
 
 
 def _collect(place: Path, lang: str, delimiter: str, join_captions: bool) -> tuple[list[Row], list[str]]:

@@ -6,10 +6,11 @@ Every source becomes a stream of `Row`; whatever is wrong with a row is a senten
 from __future__ import annotations
 
 import csv
+import difflib
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -124,9 +125,18 @@ def _check_header(source: Path, header: list[str]) -> None:
         raise DataError(f"{source}:1: the header has an empty or repeated column name: {header}")
     columns = f"(columns: {', '.join(header)}){_other_delimiter(header)}"
     if not set(header) & set(MEDIA_COLUMNS):
-        raise DataError(f"{source}:1: no column is named image, audio or series {columns}")
+        raise DataError(f"{source}:1: no column is named image, audio or series {columns}{_meant(header, MEDIA_COLUMNS)}")
     if not any(_caption_language(name, "und") for name in header):
-        raise DataError(f"{source}:1: no column is named caption, captions or caption_LANGUAGE {columns}")
+        hint = _meant(header, ("caption", "captions"))
+        raise DataError(f"{source}:1: no column is named caption, captions or caption_LANGUAGE {columns}{hint}")
+
+
+def _meant(names: Iterable[Any], known: Sequence[str]) -> str:
+    """A hint where a column's name is nearly, or but for its case, one of those known."""
+    for name in map(str, names):
+        if close := difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.7):
+            return f"; did you mean {close[0]!r} with the column {name!r}?"
+    return ""
 
 
 def _other_delimiter(header: list[str]) -> str:
@@ -157,7 +167,8 @@ def _row(where: str, record: dict[str, Any], base: Path, lang: str) -> Row:
     media = [name for name in MEDIA_COLUMNS if record.get(name)]
     if len(media) != 1:
         found = " and ".join(media) or "none of them"
-        raise RowError(f"{where}: exactly one of the fields image, audio, series must be given, found {found}")
+        hint = "" if media else _meant(record, MEDIA_COLUMNS)
+        raise RowError(f"{where}: exactly one of the fields image, audio, series must be given, found {found}{hint}")
     name = record.pop(media[0])
     path = media_path(where, media[0], name, base)
     language = record.pop("lang", None) or lang

@@ -1,13 +1,13 @@
 """Where a sample's captions are: the one rule for shards of ours and of others.
 
-1. `captions` of `KEY.json`, a map of languages to lists of texts: our own form;
+1. `captions` of `KEY.json`: a map of languages to lists of texts, our own form, or a text or a list of texts, as some others write it;
 2. else `KEY.txt`, if it is not blank;
 3. else `caption` of `KEY.json`, a text or a list of texts: the form of img2dataset.
 
-The language of 2 and 3 is `lang` of `KEY.json`, else the one the shards were indexed with (`und`, unknown, by default).
+The language of whatever is no map is `lang` of `KEY.json`, else the one the shards were indexed with (`und`, unknown, by default).
 
-A blank caption in 1 is refused, as our writer refuses it; in 2 and 3 it stands for no caption, as it does with img2dataset. A text that is
-no Unicode (JSON may hold half a surrogate pair) is refused everywhere: no tokenizer reads it.
+A blank caption in a map is refused, as our writer refuses it; elsewhere it stands for no caption, as it does with img2dataset, and so does
+`null`. A text that is no Unicode (JSON may hold half a surrogate pair) is refused everywhere: no tokenizer reads it.
 """
 
 from __future__ import annotations
@@ -60,19 +60,19 @@ def captions_and_meta(
     if content is not None and not isinstance(content, Mapping):
         content = {"json": content}  # others' JSON may be a list or a number
     meta = dict(content or {})
-    captions = _by_language(meta.pop("captions", {}))
-    if captions:
-        return captions, meta
+    given = meta.pop("captions", None)
+    if isinstance(given, Mapping) and given:
+        return _by_language(given), meta
     named = meta.get("lang")
     language = named if isinstance(named, str) and named else language
     check_text(language, "lang")
-    texts = [text] if text and text.strip() else _texts(meta.pop("caption", None))
+    texts = [] if isinstance(given, Mapping) else _texts(given, "captions", "no map of languages to lists of texts either")
+    if not texts:
+        texts = [text] if text and text.strip() else _texts(meta.pop("caption", None), "caption")
     return ({language: texts} if texts else {}), meta
 
 
-def _by_language(captions: Any) -> dict[str, list[str]]:
-    if not isinstance(captions, Mapping):
-        raise DataError("'captions' is not a map of languages to lists of texts")
+def _by_language(captions: Mapping[str, Any]) -> dict[str, list[str]]:
     for language, texts in captions.items():
         check_text(language, "captions")
         if not (isinstance(texts, list) and texts and all(isinstance(text, str) for text in texts)):
@@ -82,13 +82,13 @@ def _by_language(captions: Any) -> dict[str, list[str]]:
     return dict(captions)
 
 
-def _texts(caption: Any) -> list[str]:
-    texts = [caption] if isinstance(caption, str) else caption
+def _texts(given: Any, field: str, besides: str = "") -> list[str]:
+    texts = [given] if isinstance(given, str) else given
     if texts is None:
         return []
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise DataError("'caption' is neither a text nor a list of texts")
+        raise DataError(f"{field!r} is neither a text nor a list of texts{besides and f', and {besides}'}")
     kept = [text for text in texts if text.strip()]
     for text in kept:
-        check_text(text, "caption")
+        check_text(text, field)
     return kept

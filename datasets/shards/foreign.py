@@ -25,7 +25,7 @@ from ..home import cache_home
 from ..locks import locked
 from .captions import UNKNOWN_LANGUAGE, UnusableText, captions_and_meta
 from .index import ShardIndex, build_index, write_index
-from .manifest import FILE_NAME, Manifest, ShardInfo, write_manifest
+from .manifest import FILE_NAME, Manifest, ShardInfo, counted, write_manifest
 from .verify import remember, sha256_of
 
 UNFINISHED = ".unfinished"  # `write_shards` leaves it until the folder is complete
@@ -52,7 +52,9 @@ def index_at_first_use(folder: Path) -> None:
         return
     with _alone(indexed_folder([folder])):
         if not (manifest_folder(folder) / FILE_NAME).is_file():
-            print(f"{folder}: {len(tars)} tars without {FILE_NAME}; indexing them once (modalign data index)", flush=True)
+            print(
+                f"{folder}: {counted(len(tars), 'tar')} without {FILE_NAME}; indexing them once (modalign data index)", flush=True
+            )
             index_folder(folder)
 
 
@@ -150,7 +152,7 @@ class Indexing:
         captions = ", ".join(f"{lang} {count}" for lang, count in schema["languages"].items()) or "none"
         far = source.removesuffix(" (indexed)") if "://" in source else ""
         print(
-            f"{far or self.into}: {samples} samples in {len(self._shards)} shards; {fields}; captions: {captions}"
+            f"{far or self.into}: {counted(samples, 'sample')} in {counted(len(self._shards), 'shard')}; {fields}; captions: {captions}"
             + (f"; train on {far}" if far else "")
         )
         if self._silent:

@@ -61,6 +61,11 @@ class Manifest:
         return sum(shard.samples for shard in self.shards)
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 shard`, `2 shards`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def write_manifest(folder: Path, manifest: Manifest) -> Path:
     """Writes `shards.json` atomically (temporary file in the same folder, fsync, rename) and returns its path."""
     shards = [asdict(shard) for shard in manifest.shards]

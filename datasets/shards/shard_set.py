@@ -22,6 +22,7 @@ from ..remote.access import Remote
 from ..sample_error import SampleError
 from .captions import UNKNOWN_LANGUAGE
 from .index import ShardIndex
+from .manifest import counted
 from .stores import open_store, remember_opened, shard_names, was_opened
 from .tarwalk import MAX_MEMBER_BYTES
 from .verify import verify_shard
@@ -96,7 +97,7 @@ class ShardSet:
         return self._ends[-1]
 
     def __repr__(self) -> str:
-        return f"ShardSet({self.store.name!r}, {len(self)} samples in {len(self.shard_sizes)} shards)"
+        return f"ShardSet({self.store.name!r}, {counted(len(self), 'sample')} in {counted(len(self.shard_sizes), 'shard')})"
 
     @property
     def fingerprint(self) -> str:

@@ -206,7 +206,9 @@ def test_plain_webdataset_samples():
     ("content", "field"),
     [
         (b"{", "json"),
-        (json.dumps({"captions": ["x"]}).encode(), "json"),
+        (json.dumps({"captions": 3}).encode(), "json"),
+        (json.dumps({"captions": ["x", 3]}).encode(), "json"),
+        (json.dumps({"captions": ["x", "\ud800"]}).encode(), "json"),
         (json.dumps({"captions": {"en": "x"}}).encode(), "json"),
     ],
 )

@@ -123,6 +123,13 @@ def test_they_train_like_ours(tmp_path):
         ({"json": {"caption": ["a", "b"]}}, {"fr": ["a", "b"]}),
         ({"json": {"caption": "c", "lang": "cs"}}, {"cs": ["c"]}),
         ({"json": [1, 2], "txt": "t"}, {"fr": ["t"]}),
+        ({"json": {"captions": ["a", "b"]}}, {"fr": ["a", "b"]}),
+        ({"json": {"captions": ["a", " ", "b"], "lang": "cs"}, "txt": "no"}, {"cs": ["a", "b"]}),
+        ({"json": {"captions": "one"}}, {"fr": ["one"]}),
+        ({"json": {"captions": None}, "txt": "from txt"}, {"fr": ["from txt"]}),
+        ({"json": {"captions": [], "caption": "from json"}}, {"fr": ["from json"]}),
+        ({"json": {"captions": {}}, "txt": "from txt"}, {"fr": ["from txt"]}),
+        ({"json": {"captions": None}}, {}),
         ({"cls": "7"}, {}),
         ({"json": {"caption": None}}, {}),
     ],
@@ -135,6 +142,18 @@ def test_where_captions_are(tmp_path, members, captions):
     index(str(tmp_path / "s"), lang="fr")
     source = ShardSet(tmp_path / "s")
     assert decode_sample(source.read(0, ["image"] + (["caption"] if set(members) & {"json", "txt"} else []))).captions == captions
+
+
+@pytest.mark.parametrize("captions", [3, True, ["a", 3], [["a"]], {"en": "a"}])
+def test_captions_of_another_type_are_an_error(tmp_path, captions, capsys):
+    (tmp_path / "s").mkdir()
+    about = json.dumps({"captions": captions}).encode()
+    tar_of(tmp_path / "s" / "0.tar", [("a.jpg", jpeg(1)), ("a.json", about), ("a.txt", b"t")])
+    with pytest.raises(DataError, match=r"0\.tar: sample 'a', field 'json': 'captions"):
+        index(str(tmp_path / "s"))
+    tar_of(tmp_path / "s" / "0.tar", [("a.jpg", jpeg(1)), ("a.txt", b"t")])
+    index(str(tmp_path / "s"))
+    assert "1 sample in 1 shard;" in capsys.readouterr().out
 
 
 def test_keys_that_repeat_between_shards_are_told_apart(tmp_path, capsys):

@@ -39,7 +39,7 @@ def test_csv(media, tmp_path, capsys):
     assert samples["img_0"].captions == {"en": ["one, two"]} and samples["img_0"].meta == {"group": "g1"}
     assert samples["img_1"].captions == {"de": ["drei\nvier"]} and samples["img_1"].meta == {"group": "g2", "note": "x"}
     assert samples["img_1"].images[0].getpixel((0, 0))[0] == 1
-    assert "2 samples (image-text) in 1 shards" in capsys.readouterr().out
+    assert "2 samples (image-text) in 1 shard," in capsys.readouterr().out
 
 
 def test_tsv_with_languages_and_json(media, tmp_path):
@@ -159,11 +159,23 @@ def test_all_bad_rows_are_listed(media, tmp_path):
     assert text.startswith("30 bad row(s)") and text.count("does not exist") == 20 and "... and 10 more" in text
 
 
+def test_a_field_in_capitals_is_recognised_as_such(media, tmp_path):
+    source = write_jsonl(media / "p.jsonl", [{"Image": "img/0.png", "caption": "x"}])
+    with pytest.raises(DataError, match=r"found none of them; did you mean 'image' with the column 'Image'\?"):
+        pack(str(source), str(tmp_path / "out"))
+    source = write_jsonl(media / "p.jsonl", [{"picture": "img/0.png", "caption": "x"}])
+    with pytest.raises(DataError, match=r"found none of them$"):
+        pack(str(source), str(tmp_path / "out"))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("picture,caption\na,b\n", ":1: no column is named image, audio or series"),
         ("image,text\na,b\n", ":1: no column is named caption"),
+        ("Image,caption\na,b\n", "(columns: Image, caption); did you mean 'image' with the column 'Image'?"),
+        ("images,caption\na,b\n", "did you mean 'image' with the column 'images'?"),
+        ("image,CAPTION\na,b\n", "did you mean 'caption' with the column 'CAPTION'?"),
         ("image,caption,caption\na,b,c\n", ":1: the header has an empty or repeated column"),
         ("image,caption\nimg/0.png,x,y\n", ":2: 3 values, but the header has 2 columns"),
         ('image,caption\nimg/0.png,"x\nimg/1.png,y', "not valid csv"),

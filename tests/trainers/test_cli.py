@@ -157,7 +157,7 @@ def test_faults_name_the_culprit(recipe_file, tiny_shards, tmp_path, capsys):
     text = sentence(capsys, "train", recipe_file(), "--data.batch_sise", "4")
     assert "'batch_sise'; did you mean 'batch_size'" in text
     assert "nowhere" in sentence(capsys, "train", recipe_file(train="nowhere"))
-    assert "no caption in fr" in sentence(capsys, "train", recipe_file(train=str(tiny_shards), languages=["fr"]))
+    assert "no caption in 'fr'" in sentence(capsys, "train", recipe_file(train=str(tiny_shards), languages=["fr"]))
     assert "holds neither" in sentence(capsys, "eval", tmp_path, "--data", tiny_shards)
     assert "did you mean 'eval'" in sentence(capsys, "evel", tmp_path)
     assert "did you mean 'zoo list'" in sentence(capsys, "zoo", "lisst")
@@ -221,6 +221,75 @@ def test_bad_overrides_are_one_sentence(recipe_file, capsys):
         "--stages.tune.data",
         "{augment: {scale: 1.0, flip: 0.0}}",
     )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("export x --out y --to onnx", "--to is 'onnx'; it can be open_clip"),
+        ("completion tcsh", "SHELL is 'tcsh'; it can be bash, zsh or fish"),
+        ("eval x --data y --recall all", "--recall is 'all'; it can be hit or true"),
+        ("eval x --data y --num_workers two", "--num_workers is 'two'; it can be a whole number"),
+        ("eval x --data y --sigma wide", "--sigma is 'wide'; it can be a number"),
+        ("eval x --data y --cache=perhaps", "--cache is 'perhaps'; it can be true or false"),
+        ("eval x --data y --languages en,,de", "--languages is 'en,,de'; it can be words with commas between them, such as a,b"),
+        ("data split x --out y --fractions half", "--fractions is 'half'; it can be a map, such as {a: 1, b: 2}"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_one_sentence(arguments, message, capsys):
+    assert sentence(capsys, *arguments.split()) == f"error: {message}"
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        (["--languages", "en"], ["en"]),
+        (["--languages=en"], ["en"]),
+        (["--languages", "en,de"], ["en", "de"]),
+        (["--languages", "en, no"], ["en", "no"]),
+        (["--languages", "[en,de]"], ["en", "de"]),
+        (["--languages", '["en"]'], ["en"]),
+        (["--languages", "3"], ["3"]),
+        (["--languages", "null"], None),
+        (["--allow_remote", "https", "--languages", "en"], ["en"]),
+        ([], None),
+    ],
+)
+def test_lists_are_words_with_commas(given, wanted):
+    from modalign.trainers.cli import _parse
+    from modalign.trainers.commands.embed import embed
+
+    values = _parse(embed, ("model",), "modalign embed", ["m", "--data", "d", *given])
+    assert values["languages"] == wanted and values["data"] == "d"
+    assert values["allow_remote"] == (["https"] if "--allow_remote" in given else None)
+
+
+def test_a_list_without_its_value_keeps_the_usage(capsys):
+    for arguments in (["--languages"], ["--languages", "--cache"]):
+        with pytest.raises(SystemExit):
+            main(["eval", "x", "--data", "y", *arguments])
+        assert "usage: modalign eval" in capsys.readouterr().err
+
+
+def test_a_picture_of_ones_own_is_not_written_over(run, tiny_shards, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    commands = {
+        "batch": ["data", "inspect", str(tiny_shards), "--rows", "2"],
+        "contact_sheet": ["data", "show", str(tiny_shards), "--n", "2"],
+        "search": ["search", str(run), "a thing", "--data", str(tiny_shards), "--top", "2"],
+    }
+    for name, command in commands.items():
+        own = tmp_path / f"{name}.png"
+        own.write_text("mine")
+        for number in (2, 3):
+            assert main(command) == 0
+            assert f"written: {name}-{number}.png" in capsys.readouterr().out and (tmp_path / f"{name}-{number}.png").is_file()
+        assert own.read_text() == "mine"
+        assert main([*command, "--out", str(own)]) == 0 and Image.open(own).width > 100
+        own.unlink()
+        capsys.readouterr()
+        assert main(command) == 0 and f"written: {name}.png" in capsys.readouterr().out
+        assert "ends in .png" in sentence(capsys, *command, "--out", tmp_path / "x.jpg") and not (tmp_path / "x.jpg").exists()
 
 
 def test_single_items_are_refused_in_words(run, picture_of):

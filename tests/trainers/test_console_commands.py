@@ -94,6 +94,37 @@ def test_the_scripts_complete(tmp_path, how):
     assert done.stdout.strip() == "split", done.stderr
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("nodes", "0", "--nodes is 0; give a whole number, 1 or more"),
+        ("tasks_per_node", "0", "--tasks_per_node is 0"),
+        ("tasks_per_node", "-2", "--tasks_per_node is -2"),
+        ("gpus_per_node", "-1", "--gpus_per_node is -1; give a whole number, 0 or more"),
+        ("cpus_per_task", "0", "--cpus_per_task is 0"),
+        ("grace", "0", "--grace is 0; give a whole number, 1 to 65535"),
+        ("grace", "65536", "--grace is 65536"),
+        *[
+            ("time", time, f"--time {time!r} is no time limit")
+            for time in ("banana", "1:2:3:4", "1-", "-5", "1h", "2-1:2:3:4", "")
+        ],
+        ("time", "24:00:00\n", "is no time limit"),
+    ],
+)
+def test_a_batch_file_is_only_written_of_what_slurm_takes(option, value, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["launch", "slurm", "clip/flickr8k", f"--{option}={value}", "--out", "job.sbatch"]) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error and "\n" not in error and not (tmp_path / "job.sbatch").exists()
+
+
+@pytest.mark.parametrize("time", ["90", "90:30", "12:00:00", "2-12", "2-12:30", "2-12:30:15"])
+def test_every_form_of_slurm_s_time_limit(time, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["launch", "slurm", "clip/flickr8k", "--time", time, "--gpus_per_node", "0", "--out", "job.sbatch"]) == 0
+    assert f"#SBATCH --time={time}\n" in (tmp_path / "job.sbatch").read_text()
+
+
 def test_a_run_folder_with_spaces_gives_a_batch_file_that_holds(tmp_path, monkeypatch):
     """The lines that sbatch reads have no spaces in them, and the shell gets the folder as one word."""
     monkeypatch.chdir(tmp_path)

@@ -408,4 +408,4 @@ def test_a_set_that_lacks_a_language(run):
             {"image_embedding": torch.eye(2), "text_embedding": torch.empty(0, 2)}, {"text_row": torch.empty(0), "text_lang": []}
         )
         metric.compute()
-    assert "none in the languages" in run("--languages", "[qq]", code=2)
+    assert "no caption in 'qq'" in run("--languages", "[qq]", code=2)

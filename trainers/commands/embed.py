@@ -32,7 +32,7 @@ def embed(
     Args:
         model: A run folder, a release or a name.
         data: Shards: a folder or asset:NAME/SPLIT.
-        out: The file.
+        out: The file, whose name ends in .npz.
         languages: Caption languages; default all.
         num_workers: Worker processes that decode pictures.
         device: Where to compute: cpu, cuda, cuda:1, mps; default the fastest there is.
@@ -41,10 +41,10 @@ def embed(
     from modalign import zoo
 
     path = Path(out)
-    if path.is_file() and path.suffix != ".npz":
-        raise RecipeError(f"--out {out} is there already and does not look like vectors; give another name, ending in .npz")
     if path.is_dir():
         raise RecipeError(f"{out} is a folder; give the name of a file in it, such as {out.rstrip('/')}/vectors.npz")
+    if path.suffix != ".npz":
+        raise RecipeError(f"--out {out}: vectors are written as an .npz file; give another name, ending in .npz")
     loaded, shards = zoo.load(model, pick_device(device)), ShardSet(data, remote=remote_of(allow_remote))
     vectors = set_vectors(loaded, shards, languages=languages, num_workers=num_workers, progress=track)
     path.parent.mkdir(parents=True, exist_ok=True)

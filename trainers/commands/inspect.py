@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from modalign.datasets.commands.sheet import contact_sheet
+from modalign.datasets.commands.sheet import contact_sheet, sheet_path
 from modalign.datasets.decoding.sample import decode_sample
 from modalign.datasets.loading.loader import Loader
 from modalign.datasets.loading.plan import Draw
@@ -39,7 +39,7 @@ def inspect_batch(
     step: int = 0,
     rows: int = 8,
     stage: str = "",
-    out: str = "batch.png",
+    out: str = "",
     data: str = "",
     init_from: str = "",
     allow_remote: list[str] | None = None,
@@ -55,7 +55,7 @@ def inspect_batch(
         step: Which step of the stage, from 0, as in its samples.csv.
         rows: How many rows to show.
         stage: Which stage; default the first.
-        out: The contact sheet.
+        out: The contact sheet, a PNG; default batch.png, or the next free of batch-2.png, batch-3.png ...
         data: Shards to use instead of the recipe's data.train.
         init_from: The model that a recipe without one of its own is to start from, as with `modalign train`.
         allow_remote: Schemes or origins that shards may be read from; default what recipe or environment say.
@@ -68,8 +68,9 @@ def inspect_batch(
     quiet_libraries()
     if rows < 1 or step < 0:
         raise RecipeError(f"rows is {rows} (1 or more) and step {step} (0 or more)")
+    sheet = sheet_path(out, "batch.png")
     if _is_shards(batch):
-        _show_shards(batch, rows, out, allow_remote)
+        _show_shards(batch, rows, sheet, allow_remote)
         return
     if match := _STEP.fullmatch(batch):
         batch, step = match[1], int(match[2])
@@ -81,7 +82,7 @@ def inspect_batch(
     name = stage or next(iter(recipe.stages))
     if name not in recipe.stages:
         raise RecipeError(f"there is no stage {name!r}{nearest(name, recipe.stages)}")
-    _show_step(recipe, name, step, rows, out)
+    _show_step(recipe, name, step, rows, sheet)
 
 
 def _is_run(text: str) -> bool:
@@ -92,7 +93,7 @@ def _is_shards(text: str) -> bool:
     return (Path(text).is_dir() and not _is_run(text)) or text.endswith(".tar") or text.startswith("asset:") or "://" in text
 
 
-def _show_step(recipe: Any, name: str, step: int, rows: int, out: str) -> None:
+def _show_step(recipe: Any, name: str, step: int, rows: int, out: Path) -> None:
     model, loader = build(recipe, name)
     epoch, number = divmod(step, len(loader))
     total = recipe.stages[name].steps or round((recipe.stages[name].epochs or 0) * len(loader))
@@ -195,7 +196,7 @@ def tokens_of(tokenizer: Any, ids: torch.Tensor, mask: torch.Tensor) -> str:
     return " | ".join(words) + (f"  (+ {padding} masked)" if padding else "")
 
 
-def _show_shards(text: str, rows: int, out: str, allow_remote: list[str] | None) -> None:
+def _show_shards(text: str, rows: int, out: Path, allow_remote: list[str] | None) -> None:
     from modalign.datasets.remote.access import remote_of
 
     shards = ShardSet(text, remote=remote_of(allow_remote))
@@ -216,14 +217,12 @@ def _show_shards(text: str, rows: int, out: str, allow_remote: list[str] | None)
     _sheet(shown, out, f"{shards.folder.name}, first {len(shown)}")
 
 
-def _sheet(rows: list[Row], out: str, title: str) -> None:
+def _sheet(rows: list[Row], out: Path, title: str) -> None:
     pictures = [row for row in rows if row.picture is not None]
     if not pictures:
         return
     try:
-        path = contact_sheet(
-            [row.picture for row in pictures], [f"[{row.language}] {row.text}" for row in pictures], Path(out), title
-        )
+        path = contact_sheet([row.picture for row in pictures], [f"[{row.language}] {row.text}" for row in pictures], out, title)
     except OSError as error:
         raise DataError(f"{out}: the contact sheet cannot be written ({error.strerror or error})") from error
     print(f"\nwritten: {path}")

@@ -15,6 +15,10 @@ from ..recipe import load_recipe, parse_override
 #: what a stopped run exits with after SIGUSR1
 REQUEUE = 128 + 10
 
+#: most seconds that sbatch takes in --signal
+_LONGEST_GRACE = 65535
+_TIME = re.compile(r"[0-9]+(:[0-9]+){0,2}|[0-9]+-[0-9]+(:[0-9]+){0,2}")
+
 _BATCH = """#!/usr/bin/env bash
 #SBATCH --job-name={name}
 #SBATCH --nodes={nodes}
@@ -67,13 +71,22 @@ def slurm(
         tasks_per_node: Processes per machine, one per GPU.
         gpus_per_node: GPUs per machine; default one per task, 0 asks for none.
         cpus_per_task: Cores per process, for data workers.
-        time: Time limit of one job; a run may take many.
+        time: Time limit of one job; a run may take many. Minutes, or a form such as 12:00:00 or 2-00:00:00.
         grace: Seconds before the limit at which the run saves and goes back into the queue.
         options: Overrides, such as "--data.train shards/ --data.batch_size 4096"; they are checked now.
         setup: A shell line that brings modalign into the path, such as "source .venv/bin/activate".
         sbatch: More options of sbatch, such as "--partition=gpu --account=lab".
         out: File to write; default NAME.sbatch.
+
+    Raises:
+        RecipeError: If a number or the time limit is none that SLURM takes, or the processes cannot share a batch.
     """
+    _check_count("nodes", nodes)
+    _check_count("tasks_per_node", tasks_per_node)
+    _check_count("gpus_per_node", gpus_per_node, least=0)
+    _check_count("cpus_per_task", cpus_per_task)
+    _check_count("grace", grace, most=_LONGEST_GRACE)
+    _check_time(time)
     overrides = _overrides(options)
     resolved = load_recipe(recipe, overrides)
     name = re.sub(r"[^\w.-]+", "-", Path(str(resolved.run_dir)).name)  # sbatch splits its own lines at spaces
@@ -102,6 +115,23 @@ def slurm(
     path = Path(out or f"{name}.sbatch")
     write_text(path, text)
     console.print(f"written: {path}; submit it with: sbatch {path}")
+
+
+def _check_count(option: str, number: int | None, least: int = 1, most: int | None = None) -> None:
+    if number is None:
+        return
+    if number < least or (most is not None and number > most):
+        wanted = f"{least} or more" if most is None else f"{least} to {most}"
+        raise RecipeError(f"--{option} is {number}; give a whole number, {wanted}")
+
+
+def _check_time(time: str) -> None:
+    """Refuses a time limit that is in none of the forms of sbatch's manual."""
+    if not _TIME.fullmatch(time):
+        raise RecipeError(
+            f"--time {time!r} is no time limit of SLURM; write minutes, minutes:seconds, hours:minutes:seconds, days-hours, "
+            "days-hours:minutes or days-hours:minutes:seconds"
+        )
 
 
 def shlex_pairs(options: str) -> list[tuple[str, str]]:

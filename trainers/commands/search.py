@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from modalign.datasets.commands.sheet import contact_sheet
+from modalign.datasets.commands.sheet import contact_sheet, sheet_path
 from modalign.datasets.decoding.sample import decode_sample
 from modalign.datasets.remote.access import remote_of
 from modalign.datasets.shards import ShardSet
@@ -23,7 +22,7 @@ def search(
     data: str,
     query: str,
     top: int = 8,
-    out: str = "search.png",
+    out: str = "",
     num_workers: int = 0,
     device: str = "auto",
     allow_remote: list[str] | None = None,
@@ -35,13 +34,14 @@ def search(
         data: Shards: a folder or asset:NAME/SPLIT.
         query: What to look for.
         top: How many hits.
-        out: The contact sheet, a PNG.
+        out: The contact sheet, a PNG; default search.png, or the next free of search-2.png, search-3.png ...
         num_workers: Worker processes that decode pictures.
         device: Where to compute: cpu, cuda, cuda:1, mps; default the fastest there is.
         allow_remote: Schemes or origins that shards may be read from, such as `[https]`; default what `MODALIGN_ALLOW_REMOTE` says.
     """
     from modalign import zoo
 
+    sheet = sheet_path(out, "search.png")
     shards = ShardSet(data, remote=remote_of(allow_remote))
     loaded = zoo.load(model, pick_device(device))
     vectors = set_vectors(loaded, shards, languages=[], num_workers=num_workers, progress=track)
@@ -54,8 +54,8 @@ def search(
         pictures.append(picture)
         captions.append(f"{rank}. {caption}\n{score:.3f}")
     print_table(f"{query!r} in {data}", ("rank", "score", "key", "caption"), rows)
-    contact_sheet(pictures, captions, Path(out), title=query)
-    print(f"written: {out}")
+    contact_sheet(pictures, captions, sheet, title=query)
+    print(f"written: {sheet}")
 
 
 def best_hits(model: Any, image_vectors: Any, queries: list[str], top: int) -> list[list[tuple[int, float]]]:

@@ -104,7 +104,7 @@ def _results(recipe: Recipe, evaluations: dict[str, dict[str, Any]]) -> str:
 
 def _retrieval(recipe: Recipe, evaluations: dict[str, dict[str, Any]]) -> str:
     first = next(iter(evaluations.values()))
-    about = f"Retrieval in percent, held out: {counted(first)}."
+    about = f"Retrieval in percent: {counted(first)}."
     keys = [f"{way}/R@{k}" for way in ("text_to_image", "image_to_text") for k in (1, 5, 10)]
     rows: list[tuple[object, ...]] = [(name, *[flatten(e["metrics"])[key] for key in keys]) for name, e in evaluations.items()]
     baselines = {"chance": flatten(first["baselines"]["chance"])} | (recipe.evaluate.baselines if recipe.evaluate else {})

@@ -48,7 +48,7 @@ def _print_retrieval(evaluations: Mapping[str, dict[str, Any]]) -> None:
     if len(evaluations) > 1 or len(languages) > 1:
         rows = [(lang, *[e["by_language"][lang]["text_to_image"]["R@10"] for e in evaluations.values()]) for lang in languages]
         rows.append(("mean", *[e["metrics"]["text_to_image"]["R@10"] for e in evaluations.values()]))
-        print_table("text to image R@10 in percent, held-out pictures", ("language", *evaluations), rows)
+        print_table("text to image R@10 in percent, test pictures", ("language", *evaluations), rows)
 
 
 def other_tables(evaluations: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Table]]:

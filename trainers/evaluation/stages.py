@@ -15,16 +15,41 @@ from modalign.zoo.errors import RecipeError
 from modalign.zoo.losses.parts.distributed import rank, world_size
 from modalign.zoo.metrics.over_ranks import agreed
 
-from ..console import track
+from ..console import track, warn
+from ..languages import check_present
 from ..parallel.rank import global_rank
 from ..recipe import EvaluateConfig, Recipe
 from ..stage import Place
-from ..stage_data import eval_features, open_shards
+from ..stage_data import eval_features, open_shards, open_sources
 from .command import print_report, write_json
 from .dealing import together
 from .task import Subject
 from .tasks import build_task, ordered_tasks, task_settings
 from .vectors import Features
+
+
+def check_tests(recipe: Recipe) -> None:
+    """Opens what will be measured on before anything is trained: a wrong name or language should not cost the training.
+
+    Raises:
+        DataError: If a set is not there, or has no caption in a language that is to be measured.
+    """
+    settings = recipe.evaluate
+    if settings is None:
+        return
+    for name in recipe.stages if settings.stages is None else settings.stages:
+        data = recipe.stage_data(name)
+        if data.test is None:
+            continue
+        test = open_shards(data.test, data)
+        if "retrieval" in ordered_tasks(settings):
+            check_present(settings.languages, [test], "evaluate.languages")
+        if (
+            global_rank() == 0
+            and data.train
+            and any(one.fingerprint == test.fingerprint for one in open_sources(data, f"stages.{name}.data")[0])
+        ):
+            warn(f"stages.{name}: data.test is what the stage trains on; its results say what was memorised, not what was learnt")
 
 
 def evaluate_stage(recipe: Recipe, run: Path, name: str) -> None:

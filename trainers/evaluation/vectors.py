@@ -20,6 +20,7 @@ from modalign.zoo.metrics.retrieval import RetrievalMetric
 
 from ..caches import KeyedVectors, caption_field
 from ..examples import EvalExample, eval_collate
+from ..languages import check_present
 from .dealing import DealtLoader, in_batch_order, interleaved, together
 from .texts import TextVectors
 
@@ -118,6 +119,7 @@ def set_vectors(
         DataError: If a sample has no picture or none of the languages exists in the set.
     """
     _check(model)
+    check_present(languages, [shards], "languages")
     features = features or Features()
     model.eval()
     example = EvalExample(None if features.image is not None else model.image.preprocess, languages, first_caption)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import ReleaseError
+from ..errors import NameGrammarError, ReleaseError
 from ..names import parse_name
 from .find import locate, read_release
 from .weights import check_safetensors
@@ -51,9 +51,9 @@ def plan_upload(name: str | Path, repo: str) -> Upload:
     Raises:
         ReleaseError: If it is no release, its base is a folder nobody else has, a file is not of a release, or names a folder of this
             machine.
-        NameGrammarError: If `repo` is not ORG/NAME.
+        NameGrammarError: If `repo` is not ORG/NAME, or a name the hub does not take.
     """
-    parse_name(f"hf:{repo}")
+    _check_repo(repo)
     folder = _release_of(name)
     _, release = read_release(folder)
     _check_base(folder, release)
@@ -95,6 +95,20 @@ def push(upload: Upload, *, private: bool = False) -> str:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ReleaseError(f"hf:{upload.repo}: the upload failed ({lines[0][:200]}); the same command tries again") from error
     return str(place)
+
+
+def _check_repo(repo: str) -> None:
+    """Asks our grammar and then the hub client's own rule, which the upload would fail at."""
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    parse_name(f"hf:{repo}")
+    try:
+        validate_repo_id(repo)
+    except HFValidationError:
+        raise NameGrammarError(
+            f"{repo!r} is no name the hub takes; ORG/NAME has at most 96 characters, all of them letters, digits, '-', '_' or '.', "
+            "neither begins nor ends with '-' or '.', has no '--' or '..', and does not end in '.git'"
+        ) from None
 
 
 def _release_of(name: str | Path) -> Path:

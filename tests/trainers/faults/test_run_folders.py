@@ -1,5 +1,7 @@
 """What a run may write, and where: nothing outside its folder, nothing over somebody's own files."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -38,6 +40,16 @@ def test_files_that_are_no_run_s_are_not_overwritten(tiny_recipe, tmp_path, own)
     assert [path.name for path in project.iterdir()] == [own] and (project / own).read_text() == "mine, with comments"
 
 
+@pytest.mark.parametrize("kept", ["shards.json", "000000.tar"])
+def test_a_run_is_not_put_among_shards(tiny_recipe, tiny_shards, tmp_path, kept):
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    shutil.copy(tiny_shards / kept, shards)
+    with pytest.raises(RecipeError, match=r"holds shards.*give another --run_dir"):
+        train(tiny_recipe | {"run_dir": str(shards)})
+    assert [path.name for path in shards.iterdir()] == [kept]
+
+
 def test_a_run_goes_on_in_its_own_folder(tiny_recipe):
     tiny_recipe |= {"stages": {"teacher": tiny_recipe["stages"]["teacher"]}, "evaluate": None}
     run = train(tiny_recipe)
@@ -50,6 +62,8 @@ def test_vectors_are_not_written_over_something_else(tiny_recipe, tiny_shards, t
     tiny_recipe |= {"stages": {"teacher": tiny_recipe["stages"]["teacher"]}, "evaluate": None}
     run = train(tiny_recipe)
     (tmp_path / "r.yaml").write_text("mine")
+    assert main(["embed", str(run), "--data", str(tiny_shards), "--out", str(tmp_path / "new.txt")]) == 2
+    assert "ending in .npz" in capsys.readouterr().err and not (tmp_path / "new.txt").exists()
     assert main(["embed", str(run), "--data", str(tiny_shards), "--out", str(tmp_path / "r.yaml")]) == 2
     assert "give another name" in capsys.readouterr().err and (tmp_path / "r.yaml").read_text() == "mine"
     for _ in range(2):

@@ -102,9 +102,9 @@ def test_bases_on_the_hub_are_listed_for_the_hub(model, monkeypatch):
     )
     front, _ = front_matter(model_card(model))
     assert front["base_model"] == ["timm/test_vit.r160_in1k"]
-    front, rest = front_matter(model_card(model, started_from=["hf:me/clip", "/home/me/runs/one"]))
+    front, rest = front_matter(model_card(model, started_from=["hf:me/clip", "/srv/runs/one"]))
     assert front["base_model"] == ["me/clip", "timm/test_vit.r160_in1k"]
-    assert "- weights: started from `hf:me/clip`\n- weights: started from `local-dir:one`" in rest and "/home" not in rest
+    assert "- weights: started from `hf:me/clip`\n- weights: started from `local-dir:one`" in rest and "/srv" not in rest
     monkeypatch.setattr(model, "sources", dict)
     front, rest = front_matter(model_card(model))
     assert "base_model" not in front

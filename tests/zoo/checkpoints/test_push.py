@@ -124,6 +124,13 @@ def test_what_is_no_release_is_refused(tmp_path, open_clip_folder, release):
             plan_upload(release, repo)
 
 
+@pytest.mark.parametrize("repo", ["me/bad name", "me/a--b", "me/model.git", f"me/{'a' * 99}", "me/-model"])
+def test_a_name_the_hub_refuses_is_refused_in_the_dry_run(release, repo, no_network, capsys):
+    assert main(["push", str(release), "--repo", repo, "--dry_run", "true"]) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith(f"error: '{repo}' is no name the hub takes") and "\n" not in error
+
+
 @pytest.mark.parametrize("gone", [False, True])
 def test_an_adapter_on_a_local_folder_is_refused(gone, made, tmp_path):
     folder = shutil.copytree(made / "adapter", tmp_path / "adapter")
