@@ -88,10 +88,10 @@ def _build(name: str, options: Mapping[str, Any], where: str) -> nn.Module:
 
 
 def check_bias(model: Any, objective: Objective, ignore: bool, where: str) -> None:
-    """Refuses to train a model of the sigmoid loss by the softmax alone.
+    """Refuses to train a model of the sigmoid loss by the softmax alone, and a model without a bias by the sigmoid loss.
 
-    Its bias cancels there: the model would learn other logits than those its scale and bias were trained for, and be worth less than it
-    was before.
+    A bias cancels in the softmax: the model would learn other logits than those its scale and bias were trained for, and be worth less
+    than it was before. Without one the sigmoid loss starts far off, because nearly all pairs are negative.
 
     Args:
         model: The model.
@@ -103,10 +103,21 @@ def check_bias(model: Any, objective: Objective, ignore: bool, where: str) -> No
         RecipeError: Naming the losses, and what to do.
     """
     inputs = objective.inputs()
+    if "logit_bias" in inputs and hasattr(model, "logit_bias") and model.logit_bias is None:
+        labels = _reading(objective, "logit_bias")
+        raise RecipeError(
+            f"{where}.losses: {labels} reads a logit bias, and this model has no logit bias; use the loss clip "
+            "(configs/clip/finetune.yaml does), or a model of family siglip, which has a bias for the sigmoid loss"
+        )
     if ignore or getattr(model, "logit_bias", None) is None or "logit_scale" not in inputs or "logit_bias" in inputs:
         return
-    labels = ", ".join(label for label, loss in objective.terms.items() if "logit_scale" in loss.inputs())  # type: ignore[operator]
+    labels = _reading(objective, "logit_scale")
     raise RecipeError(
         f"{where}.losses: the model has a logit bias, which the sigmoid loss trains, and {labels} takes a softmax, in which it cancels; "
         f"use the loss siglip (configs/siglip/finetune.yaml does), or set {where}.ignore_bias: true to go on with the softmax"
     )
+
+
+def _reading(objective: Objective, name: str) -> str:
+    """Labels of the losses that read an entry."""
+    return ", ".join(label for label, loss in objective.terms.items() if name in loss.inputs())  # type: ignore[operator]

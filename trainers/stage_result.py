@@ -90,10 +90,10 @@ def skipped(task: TrainingTask, stream: StageStream) -> dict[str, Any]:
 
 
 def second_caption_share(task: TrainingTask, stream: StageStream) -> dict[str, float]:
-    """How many samples have a second caption, where losses use one; the others' term is dropped."""
-    if not needs_of(task.objective.inputs()).second:
-        return {}
+    """How many samples have a second caption, where losses use one; nothing where every caption gives its own second one."""
     choice = stream.loader.reader.example.captions  # type: ignore[attr-defined]
+    if not needs_of(task.objective.inputs()).second or choice.first_sentence or choice.pick == "joined":
+        return {}
     have = total = 0
     from .caches import caption_lists
 

@@ -21,6 +21,8 @@ from .vectors import SetVectors
 
 #: with fewer pairs of a language its numbers mean nothing
 LEAST_PAIRS = 4
+#: k of the mutual nearest neighbours, the paper's
+NEIGHBOURS = 10
 #: what is said of the joint space, and what of two spaces of any width: name in the result -> heading
 GEOMETRY = {
     "modality_gap": "gap",
@@ -36,14 +38,17 @@ SPACES = {"cka": "CKA", "cka_unbiased": "unbiased", "cka_rbf": "RBF", "mutual_kn
 class AlignmentTask(EvaluationTask):
     """Modality gap, alignment, uniformity, CKA and mutual nearest neighbours of pictures and their first captions.
 
+    A language of k + 1 pairs or fewer has no mutual nearest neighbours in the result, and a note says so: every other pair would be a
+    neighbour, and the share 1 whatever the vectors.
+
     Attributes:
         languages: Caption languages, each measured by itself; default all there are.
-        neighbours: k of the mutual nearest neighbours; fewer where there are few pairs.
+        neighbours: k of the mutual nearest neighbours; default 10.
         sigma: Width of the RBF kernel of CKA, on unit vectors.
         most_pairs: Measure on so many pairs at most, evenly spaced over the set: the time grows with their square.
     """
 
-    neighbours: int = 10
+    neighbours: int | None = None
     sigma: float = 1.0
     most_pairs: int = 4096
     name: ClassVar[str] = "alignment"
@@ -52,7 +57,7 @@ class AlignmentTask(EvaluationTask):
         """See `EvaluationTask`.
 
         Raises:
-            DataError: If no language has enough pairs.
+            DataError: If no language has enough pairs, or none enough for the `neighbours` asked for.
         """
         vectors = subject.vectors(self.languages, True, encoder_features=True)
         by_language, encoders, shuffled, left_out = {}, {}, {}, []
@@ -73,6 +78,8 @@ class AlignmentTask(EvaluationTask):
         return subject.report(
             self.name,
             {"images": len(vectors.keys), "languages": len(by_language), "left_out": left_out},
+            settings={"neighbours": self._k, "sigma": self.sigma, "most_pairs": self.most_pairs},
+            **self._note({lang: int(table["n"]) for lang, table in by_language.items()}, subject.data),
             metrics=mean_of(list(by_language.values())),
             baselines={
                 "shuffled": mean_of(list(shuffled.values())),
@@ -80,6 +87,22 @@ class AlignmentTask(EvaluationTask):
             },
             by_language=by_language,
         )
+
+    @property
+    def _k(self) -> int:
+        return NEIGHBOURS if self.neighbours is None else self.neighbours
+
+    def _note(self, pairs: Mapping[str, int], data: str) -> dict[str, str]:
+        """What is said of languages with too few pairs for k, if there are any."""
+        few = [f"{lang} ({n})" for lang, n in pairs.items() if n - 1 <= self._k]
+        if len(few) == len(pairs) and self.neighbours is not None:
+            most = max(pairs.values()) - 2
+            raise DataError(
+                f"neighbours: {self._k} are too many for the pairs of {data}, of which a language has {most + 2} at most: all others would "
+                f"be neighbours; give {most} or fewer, or leave it out"
+            )
+        what = f"no mutual kNN, because all others are among the {self._k} nearest, in {', '.join(few)}"
+        return {"note": what} if few else {}
 
     def _of_pairs(self, image: Tensor, text: Tensor) -> dict[str, float]:
         found = {
@@ -98,8 +121,9 @@ class AlignmentTask(EvaluationTask):
             "cka": cka(image, text),
             "cka_unbiased": cka(image, text, unbiased=True),
             "cka_rbf": cka(image, text, kernel="rbf", sigma=self.sigma),
-            "mutual_knn": mutual_knn(image, text, min(self.neighbours, len(image) - 1)),
         }
+        if self._k < len(image) - 1:  # else every other pair is a neighbour
+            found["mutual_knn"] = mutual_knn(image, text, self._k)
         return {name: round(value, 4) for name, value in found.items()}
 
     @classmethod
@@ -109,20 +133,26 @@ class AlignmentTask(EvaluationTask):
         tables = dict(by_language) | ({"mean": report["metrics"]} if len(by_language) > 1 else {})
         geometry = [(lang, table.get("n", ""), *[f"{table[name]:.3f}" for name in GEOMETRY]) for lang, table in tables.items()]
         before = {**encoders["by_language"], "mean": encoders}
+        shown = {name: heading for name, heading in SPACES.items() if name in report["metrics"]}
         spaces = [
-            (lang, *[f"{side[name]:.3f}" for name in SPACES for side in (before[lang], table)]) for lang, table in tables.items()
+            (lang, *[_cell(side, name) for name in shown for side in (before[lang], table)]) for lang, table in tables.items()
         ]
         shuffled = report["baselines"]["shuffled"]
-        spaces.append(("shuffled", *[cell for name in SPACES for cell in ("", f"{shuffled[name]:.3f}")]))
+        spaces.append(("shuffled", *[cell for name in shown for cell in ("", _cell(shuffled, name))]))
         data = f"{report['n']['images']} pictures and their first captions, {report['data']}"
+        note = f"; {report['note']}" if "note" in report else ""
         return [
             Table(f"joint space: {data}", ("language", "pairs", *GEOMETRY.values()), geometry),
             Table(
-                f"agreement of image and text vectors, before and after the projectors: {data}",
-                ("language", *[cell for name in SPACES.values() for cell in (name, "after")]),
+                f"agreement of image and text vectors, before and after the projectors: {data}{note}",
+                ("language", *[cell for heading in shown.values() for cell in (heading, "after")]),
                 spaces,
             ),
         ]
+
+
+def _cell(table: Mapping[str, Any], name: str) -> str:
+    return f"{table[name]:.3f}" if name in table else ""
 
 
 def _evenly(rows: list[int], most: int) -> list[int]:

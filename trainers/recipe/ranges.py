@@ -45,8 +45,7 @@ def check_stage_ranges(stage: StageConfig, place: str) -> None:
     """Raises `RecipeError` at the first number of a stage that makes no sense."""
     for key, rate in stage.train.items():
         number(rate, f"{place}.train.{key}", above=0)
-    for label, settings in stage.losses.items():
-        number((settings or {}).get("weight", 1.0), f"{place}.losses.{label}.weight")
+    _check_weights(stage, f"{place}.losses")
     for name, value, bounds in _stage_numbers(stage):
         if value is not None:
             number(value, f"{place}.{name}", **bounds)
@@ -60,6 +59,17 @@ def check_stage_ranges(stage: StageConfig, place: str) -> None:
         raise RecipeError(f"{place}.ema: {stage.ema} must lie between 0 and 1; leave it out to keep no average")
     if stage.validate is not None:
         _check_validate(stage.validate, f"{place}.validate")
+
+
+def _check_weights(stage: StageConfig, place: str) -> None:
+    """A loss may weigh nothing beside others, to be watched; less than nothing would train away from it."""
+    weights = {label: (settings or {}).get("weight", 1.0) for label, settings in stage.losses.items()}
+    for label, weight in weights.items():
+        number(weight, f"{place}.{label}.weight", least=0)
+    if not any(weights.values()):
+        raise RecipeError(
+            f"{place}: every weight is 0 ({', '.join(map(str, weights))}), so that nothing would train; give one above 0"
+        )
 
 
 def _stage_numbers(stage: StageConfig) -> Iterator[tuple[str, float | None, dict[str, float]]]:

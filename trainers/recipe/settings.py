@@ -166,7 +166,8 @@ class TrainerConfig:
         num_nodes: Number of machines.
         strategy: `auto`, `ddp` (every rank holds the model), `fsdp` (FSDP2: the model is sharded over the ranks), or another
             strategy of Lightning by its name.
-        precision: `32-true`, or `bf16-mixed` for bfloat16.
+        precision: `32-true`, or `bf16-mixed` for bfloat16. With `bf16-true` the weights themselves are bfloat16, so that a step smaller
+            than a few thousandths of a weight is lost: the logit scale and much else hardly trains. `64-true` for checks.
         log_every: Steps between rows of metrics.csv.
         checkpoint_every: Steps between checkpoints.
         keep_checkpoints: How many of the latest to keep.

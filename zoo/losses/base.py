@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from ..errors import AssemblyError, nearest
 
+_NO_BIAS = ": this model has no logit bias; take the loss clip, or a model of family siglip"
+
 
 @dataclass
 class LossValue:
@@ -34,6 +36,10 @@ class Loss(nn.Module):
         """Names of the entries it reads, so that a step computes and a loader decodes only what some loss needs."""
         raise NotImplementedError
 
+    def aligned(self) -> frozenset[str]:
+        """Names of the vectors it compares number by number, which are cut together or not at all; none for most losses."""
+        return frozenset()
+
     def forward(self, outputs: Mapping[str, Any], batch: Mapping[str, Any]) -> LossValue:
         """Computes the loss of one step."""
         raise NotImplementedError
@@ -53,8 +59,9 @@ class Loss(nn.Module):
                 f"loss {type(self).__name__} reads {name!r}, which is no tensor but {type(found).__name__} (this step provides: "
                 f"{', '.join(have)}); change the loss's settings"
             )
+        hint = _NO_BIAS if name == "logit_bias" else nearest(name, have)  # the nearest to it is the scale, another thing
         raise AssemblyError(
-            f"loss {type(self).__name__} needs {name!r}{nearest(name, have)} (this step provides: {', '.join(have)}); "
+            f"loss {type(self).__name__} needs {name!r}{hint} (this step provides: {', '.join(have)}); "
             "change the loss's settings or the stage's data and teacher"
         )
 

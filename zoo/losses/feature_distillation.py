@@ -71,6 +71,10 @@ class FeatureDistillation(Loss):
         """See `Loss.inputs`."""
         return frozenset({self.student, self.teacher} | ({self.mask} if self.mask else set()))
 
+    def aligned(self) -> frozenset[str]:
+        """See `Loss.aligned`: both sides."""
+        return frozenset({self.student, self.teacher})
+
     def forward(self, outputs: Mapping[str, Any], batch: Mapping[str, Any]) -> LossValue:
         """See `feature_distillation`."""
         student, teacher = self.entry(self.student, outputs, batch), self.entry(self.teacher, outputs, batch)

@@ -5,6 +5,7 @@ Source: Zhang et al. 2024 (arXiv 2403.15378) and its official code, which adds t
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -58,7 +59,8 @@ class LongClipLoss(Loss):
     second term depends on how the batch is split; with `gather_components` they are those of the global batch, and mean value and
     averaged gradients are those of one process.
 
-    A sample without a second caption has its first stand in for it (`has_second_text` says where), which is a true pair too.
+    A sample without a second caption has its first stand in for it (`has_second_text` says where), which is a true pair too. Where
+    the first batch has no second caption at all, the first rank warns once.
 
     Args:
         components: k of the reconstruction.
@@ -91,6 +93,7 @@ class LongClipLoss(Loss):
         self.short_weight, self.label_smoothing = short_weight, label_smoothing
         self.gather_components, self.chunk = gather_components, check_chunk(chunk)
         self.image, self.text, self.short_text, self.scale = image, text, short_text, scale
+        self._told = False
 
     def inputs(self) -> frozenset[str]:
         """See `Loss.inputs`."""
@@ -101,11 +104,22 @@ class LongClipLoss(Loss):
         image, long_text, short_text, scale = (
             self.entry(name, outputs, batch) for name in (self.image, self.text, self.short_text, self.scale)
         )
+        self._tell_stand_ins(batch.get("has_second_text"))
         options: dict[str, Any] = {"label_smoothing": self.label_smoothing, "chunk": self.chunk}
         detailed = contrast(gathered_pairs(image, long_text), scale, **options)
         coarse = contrast(self._coarse_pairs(image, short_text), scale, **options).value
         metrics = {"long": detailed.value.detach(), "short": coarse.detach(), **detailed.metrics}
         return LossValue(detailed.value + self.short_weight * coarse, metrics)
+
+    def _tell_stand_ins(self, has_second: Tensor | None) -> None:
+        """Only at the first batch: looking waits for the device, and data without second captions shows at once."""
+        if not self._told and rank() == 0 and has_second is not None and not bool(has_second.any()):
+            warnings.warn(
+                "long_clip: no sample of the first batch has a second caption, so the long ones stand in for the short; with data of one "
+                "caption per picture set data.second_caption: first_sentence",
+                stacklevel=3,
+            )
+        self._told = True
 
     def _coarse_pairs(self, image: Tensor, short_text: Tensor) -> Pairs:
         if not self.gather_components:

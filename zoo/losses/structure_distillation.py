@@ -42,10 +42,10 @@ def structure_distillation(
         reduction: `sum` over pairs (reference; grows with B²) or `mean` over pairs.
 
     Returns:
-        Scalar, 0 for fewer than two rows.
+        Scalar in float32 at least; 0, with a graph, for fewer than two rows.
     """
     if len(student) < 2:
-        return student.sum() * 0.0
+        return at_least_float32(student).sum() * 0.0
     with no_autocast(student):
         student = at_least_float32(student)
         difference = _distances(student, distance) - _distances(teacher.detach().to(student.dtype), distance)

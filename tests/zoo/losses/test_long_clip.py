@@ -80,3 +80,14 @@ def test_the_module_reads_three_embeddings_and_reports_both_terms(unit):
     )
     with pytest.raises(RecipeError, match="components: 0"):
         LongClipLoss(components=0)
+
+
+@pytest.mark.parametrize(("have", "warns"), [([False, False, False], 1), ([False, True, False], 0), (None, 0)])
+def test_stand_ins_alone_are_said_once(unit, have, warns, recwarn):
+    names = ("image_embedding", "text_embedding", "second_text_embedding")
+    outputs = {name: unit(3, 4, seed) for seed, name in enumerate(names)} | {"logit_scale": torch.tensor(5.0)}
+    loss = LongClipLoss()
+    for batch in (have, [False] * 3):  # what a later batch holds says nothing of the data
+        loss(outputs, {} if batch is None else {"has_second_text": torch.tensor(batch)})
+    said = [str(entry.message) for entry in recwarn if "long_clip" in str(entry.message)]
+    assert len(said) == warns and all("second_caption: first_sentence" in text for text in said)

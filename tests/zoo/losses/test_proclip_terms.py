@@ -127,3 +127,15 @@ def test_modules_read_named_entries_and_say_what_is_missing(unit):
         FeatureDistillation()(outputs, {})
     for loss in (ClipLoss(), FeatureDistillation(mask="m"), StructureDistillation()):
         assert loss.inputs() <= {"image_embedding", "text_embedding", "logit_scale", "teacher_image_embedding", "m"}
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_distillation_is_float32_at_least_however_few_the_rows(rows, dtype):
+    student = torch.ones(rows, 3, dtype=dtype, requires_grad=True)
+    for loss in (feature_distillation, structure_distillation):
+        for reduction in ("sum", "mean"):
+            value = loss(student, torch.zeros(rows, 3), reduction=reduction)
+            assert value.dtype == torch.promote_types(dtype, torch.float32)
+            value.backward()
+            assert student.grad.dtype == dtype
