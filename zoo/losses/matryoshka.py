@@ -5,6 +5,7 @@ Source: Kusupati et al. 2022 (arXiv 2205.13147), equation 1.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -67,6 +68,8 @@ class MatryoshkaLoss(Loss):
         super().__init__()
         if not dims or min(dims) < 1 or len(set(dims)) < len(dims) or (weights is not None and len(weights) != len(dims)):
             raise RecipeError(f"dims: {dims} with weights {weights}; give each width once, with one weight or none per width")
+        if weights is not None and not (all(0 <= weight < math.inf for weight in weights) and any(weights)):
+            raise RecipeError(f"weights: {weights}; each is a finite number of 0 or more, and one at least is above 0")
         settings = dict(base)
         if "loss" not in settings:
             raise RecipeError("base: say which loss, for example {loss: clip}")
