@@ -53,9 +53,10 @@ def train(
         first = global_rank() == 0
         if first:
             _claim(run, recipe)
-        check_tests(recipe)
+        names = _stages_to_run(recipe, stage)
+        check_tests(recipe, run, names)
         with explained(recipe.trainer.timeout_s) as others:
-            for name in _stages_to_run(recipe, stage):
+            for name in names:
                 run_stage(recipe, Place(run, name), lambda other: _finished(run, other), others, strict=strict)
                 evaluate_stage(recipe, run, name)
         if first and all(Place(run, name).done.exists() for name in recipe.stages):

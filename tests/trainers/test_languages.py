@@ -1,6 +1,7 @@
 """Languages that are named twice, or that no caption is in, are named before anything is trained or measured."""
 
 import copy
+import shutil
 
 import pytest
 
@@ -58,3 +59,14 @@ def test_what_is_trained_on_is_no_test(short, tmp_path, tiny_shards, capsys):
     assert "named twice" in capsys.readouterr().err
     assert main([*arguments, "--languages", "[en,fr]"]) == 2
     assert "no caption in 'fr'" in capsys.readouterr().err
+
+
+def test_a_finished_run_needs_no_training_data(short, tmp_path, tiny_shards):
+    """The report of a finished run can be made again when what it was trained on is gone."""
+    shutil.copytree(tiny_shards, tmp_path / "mine")
+    recipe = load_recipe(short, {"data.train": str(tmp_path / "mine"), "data.val": None})
+    run = train(recipe)
+    shutil.rmtree(tmp_path / "mine")
+    (run / "report.html").unlink()
+    train(recipe)
+    assert (run / "report.html").is_file()

@@ -163,7 +163,7 @@ def test_numbers_and_names_that_make_no_sense_are_refused_when_the_recipe_is_rea
 )
 def test_values_at_the_edge_are_fine(tiny_recipe, path, value):
     change(tiny_recipe, path, value)
-    load_recipe(tiny_recipe)
+    assert list(load_recipe(tiny_recipe).stages) == list(tiny_recipe["stages"])
 
 
 def test_overrides_reach_any_depth_and_the_recipe_survives_a_round_trip(tiny_recipe):

@@ -84,7 +84,9 @@ def _stages(recipe: Recipe, run: Path) -> str:
         rows.append((name, trains, losses, done["steps"], f"{done['seconds']:.0f}\u00a0s", best))
         if "second_caption_share" in done:
             share = done["second_caption_share"]
-            notes.append(f"Stage {name}: {share:.1%} of the samples have a second caption; of the others, see the loss.")
+            notes.append(
+                f"Stage {name}: {share:.1%} of the samples have a second caption; `modalign zoo show LOSS` says what of the others."
+            )
     note = "".join(f"<p class=note>{html.escape(text)}</p>" for text in notes)
     return (
         "<h2>Stages</h2>" + _table(("stage", "trains (learning rate)", "losses", "steps", "time", "best validation"), rows) + note

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,28 +28,34 @@ from .tasks import build_task, ordered_tasks, task_settings
 from .vectors import Features
 
 
-def check_tests(recipe: Recipe) -> None:
+def check_tests(recipe: Recipe, run: Path, names: Sequence[str]) -> None:
     """Opens what will be measured on before anything is trained: a wrong name or language should not cost the training.
+
+    Args:
+        recipe: The recipe.
+        run: The run folder; what is finished there needs no training data any more.
+        names: Stages that are about to run.
 
     Raises:
         DataError: If a set is not there, or has no caption in a language that is to be measured.
     """
-    settings = recipe.evaluate
-    if settings is None:
-        return
-    for name in recipe.stages if settings.stages is None else settings.stages:
+    seen = set()
+    for name in names:
         data = recipe.stage_data(name)
-        if data.test is None:
+        sets = (data.test, repr(data.train))
+        if data.test is None or name not in recipe.measured() or Place(run, name).done.exists() or sets in seen:
             continue
+        seen.add(sets)
         test = open_shards(data.test, data)
-        if "retrieval" in ordered_tasks(settings):
-            check_present(settings.languages, [test], "evaluate.languages")
-        if (
-            global_rank() == 0
-            and data.train
-            and any(one.fingerprint == test.fingerprint for one in open_sources(data, f"stages.{name}.data")[0])
-        ):
-            warn(f"stages.{name}: data.test is what the stage trains on; its results say what was memorised, not what was learnt")
+        assert recipe.evaluate is not None
+        if "retrieval" in ordered_tasks(recipe.evaluate):
+            check_present(recipe.evaluate.languages, [test], "evaluate.languages")
+        if global_rank() == 0 and data.train:
+            trained_on, _ = open_sources(data, f"stages.{name}.data")
+            if test.fingerprint in (one.fingerprint for one in trained_on):
+                warn(
+                    f"stages.{name}: data.test is what the stage trains on; its results say what was memorised, not what was learnt"
+                )
 
 
 def evaluate_stage(recipe: Recipe, run: Path, name: str) -> None:
@@ -61,7 +67,7 @@ def evaluate_stage(recipe: Recipe, run: Path, name: str) -> None:
         RecipeError: If there is nothing to measure on.
     """
     settings = recipe.evaluate
-    if settings is None or (settings.stages is not None and name not in settings.stages):
+    if settings is None or name not in recipe.measured():
         return
     if world_size() == 1 and global_rank() > 0:
         return  # the stage was finished earlier, so that no ranks are joined: the first process measures alone

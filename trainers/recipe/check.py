@@ -48,7 +48,7 @@ def check_recipe(recipe: Recipe, where: str) -> None:
     if recipe.evaluate is not None:
         _check_evaluate(recipe.evaluate, f"{where}: evaluate")
         _check_shown(recipe.evaluate, recipe.stages, f"{where}: evaluate")
-        for name in recipe.evaluate.stages if recipe.evaluate.stages is not None else recipe.stages:
+        for name in recipe.measured():
             if not recipe.stage_data(name).test:
                 raise RecipeError(
                     f"{where}: evaluate: stage {name!r} has nothing to measure on; give data.test, or take evaluate out"

@@ -253,6 +253,12 @@ class Recipe:
         """The resolved recipe."""
         return yaml.safe_dump(asdict(self), sort_keys=False, allow_unicode=True)
 
+    def measured(self) -> list[str]:
+        """The stages that are measured when they are finished."""
+        if self.evaluate is None:
+            return []
+        return list(self.stages if self.evaluate.stages is None else self.evaluate.stages)
+
     def stage_data(self, stage: str) -> DataConfig:
         """The data settings of a stage: the recipe's, with the stage's overrides."""
         merged = merge(asdict(self.data), self.stages[stage].data)
