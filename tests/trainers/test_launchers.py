@@ -1,6 +1,7 @@
 """torchrun on two nodes, a SLURM batch file that requeues, a rank that dies, a rank that hangs: as far as gloo on one machine goes."""
 
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -198,6 +199,9 @@ ClipLoss.forward = forward
 @pytest.mark.timeout(280)
 def test_torchrun_starts_again_after_a_rank_died(clip_recipe, tmp_path):
     """Two processes on one machine, with cached pictures, which both want at once."""
+    # shards of its own: other tests keep features beside the common ones
+    own = shutil.copytree(clip_recipe["data"]["train"], tmp_path / "shards", ignore=shutil.ignore_patterns(".features"))
+    clip_recipe["data"]["train"] = str(own)
     clip_recipe["trainer"]["checkpoint_every"] = 3
     clip_recipe["stages"]["pair"] |= {"train": {"embedder": 1e-3, "head": 1e-3, "aux": 1e-2}, "cache": {"image": "output"}}
     (tmp_path / "dies.py").write_text(DIES)
