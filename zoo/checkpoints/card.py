@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..names import public_source
+from . import card_series
 
 
 def model_card(
@@ -30,10 +31,12 @@ def model_card(
     sources = {part: public_source(name) for part, name in model.sources().items()}
     started = [public_source(name) for name in started_from]
     bases = [name.partition(":")[2] for name in [*started, *sources.values()] if name.startswith("hf:")]
+    series = getattr(model, "data_kind", "pairs") == "series"
+    pipeline, tags = card_series.TAGS if series else ("zero-shot-image-classification", ("image-text-retrieval",))
     front = ModelCardData(
         library_name="modalign",
-        pipeline_tag="zero-shot-image-classification",
-        tags=["modalign", model.family, "image-text-retrieval"],
+        pipeline_tag=pipeline,
+        tags=["modalign", model.family, *tags],
         base_model=bases or None,
         language=sorted(evaluation["by_language"]) if evaluation and evaluation.get("by_language") else None,
     )
@@ -44,20 +47,31 @@ def model_card(
     lines = [
         f"---\n{front.to_yaml()}\n---",
         f"# {_one_line(title) or model.family}",
-        f"A model of the family `{model.family}`, {count / 1e6:.1f} M parameters, joint space of width {model.config.embed_dim}.",
+        f"A model of the family `{model.family}`, {count / 1e6:.1f} M parameters, {_about(model, series)}",
         f"## Parts\n{parts}",
-        '## Use\n```python\nfrom modalign import zoo\n\nmodel = zoo.load("PATH")  # this folder\n'
-        "images = model.encode_image([picture])   # PIL pictures -> unit vectors\n"
-        'texts = model.encode_text(["a red apple"])\nscores = texts @ images.T\n```',
-        f"## Evaluation\n{_evaluation(evaluation)}",
-        _limits(data),
+        f"## Use\n{card_series.use(model) if series else _USE}",
+        f"## Evaluation\n{_evaluation(evaluation, series)}",
+        f"## Intended use and limits\n{card_series.LIMITS if series else _LIMITS}{_trained_on(data)}",
     ]
     return "\n\n".join(lines) + "\n"
 
 
-def _evaluation(evaluation: Mapping[str, Any] | None) -> str:
+_USE = (
+    '```python\nfrom modalign import zoo\n\nmodel = zoo.load("PATH")  # this folder\n'
+    "images = model.encode_image([picture])   # PIL pictures -> unit vectors\n"
+    'texts = model.encode_text(["a red apple"])\nscores = texts @ images.T\n```'
+)
+
+
+def _about(model: Any, series: bool) -> str:
+    return card_series.about(model) if series else f"joint space of width {model.config.embed_dim}."
+
+
+def _evaluation(evaluation: Mapping[str, Any] | None, series: bool) -> str:
     if not evaluation:
         return "Not evaluated when this release was written."
+    if series:
+        return card_series.evaluation({**evaluation, "data": _shown(evaluation["data"])})
     rows = ["| language | text→image R@1 | R@5 | R@10 | image→text R@1 | R@5 | R@10 |", "|---|---|---|---|---|---|---|"]
     for name, table in {**evaluation.get("by_language", {}), "mean": evaluation["metrics"]}.items():
         cells = [f"{table[way][k]:.1f}" for way in ("text_to_image", "image_to_text") for k in ("R@1", "R@5", "R@10")]
@@ -73,12 +87,16 @@ def _shown(data: str) -> str:
     return public_source(str(data)).removeprefix("local-dir:")
 
 
-def _limits(data: Mapping[str, str] | None) -> str:
-    text = "## Intended use and limits\nRetrieval and ranking of pictures by text within the kind of data it was trained on. "
-    text += "It was not tested for fairness, safety or use on people; scores outside its data are unknown."
-    if data:
-        text += "\n\nTrained on: " + "; ".join(f"`{_shown(name)}` ({licence})" for name, licence in data.items()) + "."
-    return text
+_LIMITS = (
+    "Retrieval and ranking of pictures by text within the kind of data it was trained on. "
+    "It was not tested for fairness, safety or use on people; scores outside its data are unknown."
+)
+
+
+def _trained_on(data: Mapping[str, str] | None) -> str:
+    if not data:
+        return ""
+    return "\n\nTrained on: " + "; ".join(f"`{_shown(name)}` ({licence})" for name, licence in data.items()) + "."
 
 
 def _one_line(text: str) -> str:

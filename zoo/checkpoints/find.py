@@ -108,12 +108,12 @@ def read_release(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise ReleaseError(
             f"{folder}: family {config.get('family')!r} is not in this zoo{nearest(str(config.get('family')), FAMILIES.names())}"
         )
-    absent = [f"config.json: {key}" for key in ("model", "image_preprocess") if key not in config]
+    absent = [f"config.json: {key}" for key in ("model",) if key not in config]
     absent += [f"release.json: {key}" for key in ("kind", "parts") if key not in release]
     if absent:
         raise ReleaseError(f"{folder}: missing entries ({', '.join(absent)}); get the release again")
     for key in ("model", "image_preprocess"):
-        if not isinstance(config[key], dict):
+        if not isinstance(config.get(key, {}), dict):
             raise ReleaseError(f"{folder}: config.json: {key} must be a JSON object, not {config[key]!r}; get the release again")
     if (wrong := _wrong_entry(release)) is not None:
         raise ReleaseError(f"{folder}: release.json: {wrong}; get the release again")

@@ -85,8 +85,9 @@ def _write(model: Any, folder: Path, kind: Kind, card: str, trained: frozenset[s
     config = {
         "family": model.family,
         "model": _public(model.settings()) if public else model.settings(),
-        "image_preprocess": model.image.preprocess.to_dict(),
     }
+    if hasattr(model, "image"):
+        config["image_preprocess"] = model.image.preprocess.to_dict()
     _dump(folder / "config.json", config)
     (folder / "README.md").write_text(card or f"# {model.family}\n", encoding="utf-8")
     _dump(folder / "release.json", {"format": FORMAT, "kind": kind, "parts": parts, "quick_gelu": model.quick_gelu()})
@@ -138,7 +139,9 @@ _NOT_WHOLE = (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeE
 def _build(folder: Path, config: Mapping[str, Any]) -> Any:
     family = FAMILIES.get(config["family"])
     try:
-        return family.from_settings(config["model"], "config.json: model", release=folder, preprocess=config["image_preprocess"])
+        return family.from_settings(
+            config["model"], "config.json: model", release=folder, preprocess=config.get("image_preprocess")
+        )
     except (*_NOT_WHOLE, ModalignError) as error:  # a processor file that is not there or not whole, sizes that fit no memory
         raise ReleaseError(f"{folder}: the model cannot be built from it ({error}); get the release again") from error
 

@@ -1,1 +1,1 @@
-"""The causal language model: loading, adapters, templates, generation (to come with the image-to-language stacks)."""
+"""The causal language model: its first blocks as a backbone, adapters, and a dictionary of its words' embeddings."""

@@ -32,6 +32,12 @@ def step(rows, dtype=torch.float32, scalar=()):
         "logit_scale": torch.full(scalar, 30.0),
         "logit_bias": torch.full(scalar, -5.0),
         "caption_logits": draw(rows, 4, 9),
+        "prediction": draw(rows, 4, 2),
+        "text_prediction": draw(rows, 4, 2),
+        "series_layers": draw(rows, 3, 2, 6),
+        "text_layers": draw(rows, 3, 2, 6),
+        "quantiles": draw(rows, 4, 2, 3).sort(-1).values,
+        "logits": draw(rows, 5),
     }
     for prefix in ("teacher_", "teacher2_"):
         outputs |= {f"{prefix}{name}": F.normalize(draw(rows, 6), dim=-1) for name in ("image_embedding", "text_embedding")}
@@ -40,6 +46,9 @@ def step(rows, dtype=torch.float32, scalar=()):
     batch = {
         "text_id": torch.arange(rows) % 3,
         "caption_labels": torch.arange(4 * rows).view(rows, 4) % 9,
+        "target": torch.linspace(-1, 1, 8 * rows).view(rows, 4, 2),
+        "quantile_levels": torch.tensor([0.25, 0.5, 0.75]),
+        "label": torch.arange(rows) % 5,
         "other": torch.zeros(rows),
     }
     return outputs, batch

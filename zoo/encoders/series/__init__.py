@@ -1,0 +1,1 @@
+"""Encoders of time series: instance norm, and tokens of channels or of patches."""

@@ -1,0 +1,1 @@
+"""CALF: forecasting by a language model whose text branch teaches its time branch."""
