@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str, tuple[str, ...], str]] = {
     "assets get": ("modalign.datasets.assets.commands", "get", ("name",), "fetch and convert an asset"),
     "assets where": ("modalign.datasets.assets.commands", "where", ("name",), "where an asset is"),
     "data pack": ("modalign.datasets.packing.pack", "pack", ("source",), "make shards of a table or a folder"),
+    "data series": ("modalign.datasets.series.pack", "pack_series", ("table",), "make shards of a table of time series"),
     "data index": ("modalign.datasets.commands.index", "index", ("shards",), "make others' plain tars readable as they are"),
     "data inspect": ("modalign.trainers.commands.inspect", "inspect_batch", ("batch",), "what a training step sees"),
     "data check": ("modalign.datasets.commands.check", "check", ("shards",), "verify shards, sample by sample"),

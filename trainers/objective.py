@@ -46,7 +46,7 @@ class Objective(nn.Module):
 
     def forward(self, outputs: Mapping[str, Any], batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns (total, detached metrics: `loss`, `loss/LABEL` unweighted, `LABEL/METRIC`)."""
-        total = torch.zeros((), device=outputs["logit_scale"].device)
+        total = torch.zeros((), device=next(value.device for value in outputs.values() if isinstance(value, Tensor)))
         metrics: dict[str, Tensor] = {}
         for label, term in self.terms.items():
             result = term(outputs, batch)

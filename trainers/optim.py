@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,24 +19,25 @@ from .roles import TrainedParameter, optional_role
 def build_optimizer(
     model: Any, trained: Sequence[TrainedParameter], stage: StageConfig, *, fused: bool = True
 ) -> torch.optim.AdamW:
-    """AdamW with one group per learning rate and decay.
+    """AdamW with one group per learning rate, decay and schedule; without weight decay it is Adam, group by group.
 
     Not decayed are vectors and scalars (biases, norms, scales), what an encoder exempts itself (timm's `no_weight_decay`: positional
     embeddings and the like) and the stage's `no_decay`. With `layer_decay` f of a role, a parameter k layers below the output learns at
     `lr · f^k`.
 
     Raises:
-        RecipeError: If `layer_decay` names a role that does not train, or `no_decay` a pattern that matches nothing.
+        RecipeError: If `layer_decay` or `schedules` name a role that does not train, or `no_decay` a pattern that matches nothing.
     """
     exempt = _exempt(model, trained, stage)
     scales = _layer_scales(model, trained, stage)
-    groups: dict[tuple[float, bool], list[torch.nn.Parameter]] = {}
+    schedules = _schedules(trained, stage)
+    groups: dict[tuple[float, bool, str], list[torch.nn.Parameter]] = {}
     for entry in trained:
         lr, decays = entry.lr * scales.get(entry.name, 1.0), entry.parameter.ndim > 1 and entry.name not in exempt
-        groups.setdefault((lr, decays), []).append(entry.parameter)
+        groups.setdefault((lr, decays, schedules[entry.role]), []).append(entry.parameter)
     settings = [
-        {"params": parameters, "lr": lr, "weight_decay": stage.weight_decay if decays else 0.0}
-        for (lr, decays), parameters in groups.items()
+        {"params": parameters, "lr": lr, "weight_decay": stage.weight_decay if decays else 0.0, "schedule": schedule}
+        for (lr, decays, schedule), parameters in groups.items()
     ]
     return torch.optim.AdamW(settings, betas=(stage.betas[0], stage.betas[1]), eps=stage.eps, fused=fused)
 
@@ -79,15 +80,44 @@ def _layers_above(model: Any, entry: TrainedParameter) -> int:
     return encoder.num_layers - 1 - encoder.layer_of(inner)
 
 
-def build_schedule(optimizer: torch.optim.Optimizer, stage: StageConfig, steps: int) -> LambdaLR:
-    """Linear warm-up `(step+1)/warmup`, then half a cosine to zero (or constant), for every group from its own rate."""
-    warmup = round(stage.warmup * steps)
+def _schedules(trained: Sequence[TrainedParameter], stage: StageConfig) -> dict[str, str]:
+    """Role -> schedule."""
+    roles: dict[str, str] = dict.fromkeys((entry.role for entry in trained), stage.schedule)
+    for key, schedule in stage.schedules.items():
+        role, optional = optional_role(key)
+        if role in roles:
+            roles[role] = schedule
+        elif not optional:
+            raise RecipeError(f"schedules: {role!r} does not train here{nearest(role, roles)} (what trains: {', '.join(roles)})")
+    return roles
 
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        if stage.schedule == "constant":
-            return 1.0
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
-    return LambdaLR(optimizer, factor)
+def build_schedule(
+    optimizer: torch.optim.Optimizer, stage: StageConfig, steps: int, steps_per_epoch: int | None = None
+) -> LambdaLR:
+    """Linear warm-up `(step+1)/warmup`, then the schedule of each group (see `StageConfig.schedule`) from its own rate.
+
+    Args:
+        optimizer: Of `build_optimizer`.
+        stage: The stage.
+        steps: Its length.
+        steps_per_epoch: For the schedules that change once per epoch; default the whole stage.
+    """
+    warmup, epoch = round(stage.warmup * steps), steps_per_epoch or steps
+
+    def factor_of(group: dict[str, Any]) -> Callable[[int], float]:
+        schedule, lr = group.get("schedule", stage.schedule), float(group["lr"])
+
+        def factor(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / warmup
+            if schedule == "cosine":
+                return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+            if schedule == "cosine_by_epoch":
+                least = min(stage.least_lr / lr, 1.0)
+                return least + (1 - least) * 0.5 * (1 + math.cos(math.pi * (step // epoch) / stage.period))
+            return 0.5 ** (step // epoch) if schedule == "halved_by_epoch" else 1.0
+
+        return factor
+
+    return LambdaLR(optimizer, [factor_of(group) for group in optimizer.param_groups])

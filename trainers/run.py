@@ -20,6 +20,7 @@ from modalign.zoo.errors import RecipeError, nearest
 from .console import console, quiet_libraries
 from .evaluation.results import report_results
 from .evaluation.stages import check_tests, evaluate_stage, of_task, read_evaluations, released
+from .evaluation.tasks import ordered_tasks
 from .parallel.failure import explained
 from .parallel.rank import global_rank
 from .recipe import Recipe, load_recipe
@@ -187,7 +188,8 @@ def _finish(recipe: Recipe, run: Path) -> None:
     chosen = recipe.release or list(recipe.stages)[-1]
     if not (run / "release" / "release.json").exists():
         model = zoo.load(_finished(run, chosen))
-        evaluation = of_task(read_evaluations(recipe, run), "retrieval").get(chosen)
+        main = ordered_tasks(recipe.evaluate)[0] if recipe.evaluate else ""
+        evaluation = of_task(read_evaluations(recipe, run), main).get(chosen)
         card = model_card(model, recipe.title, evaluation, recipe_data(recipe), started_from(recipe))
         save_release(model, run / "release", kind="full", card=card)
     model = released(recipe, run)

@@ -14,11 +14,11 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from modalign.datasets.loading.loader import Loader
+from modalign.datasets.loading.planned import PlannedLoader
 from modalign.zoo.checkpoints.card import model_card
 from modalign.zoo.checkpoints.durable import write_text
 from modalign.zoo.checkpoints.release import save_release
-from modalign.zoo.errors import RecipeError, ReleaseError
+from modalign.zoo.errors import ReleaseError
 
 from .build import StageRelease, Start, build_model, build_teachers
 from .caches import computing_on
@@ -26,6 +26,7 @@ from .callbacks.agree import SameStart
 from .callbacks.csv_log import CsvLog
 from .callbacks.ema import AveragedWeights
 from .callbacks.meter import Meter, StageProgress
+from .callbacks.metric_names import check_metric
 from .callbacks.sample_log import SampleLog
 from .callbacks.statistics import KeepStatistics
 from .callbacks.stop import StopOnSignal
@@ -33,7 +34,7 @@ from .callbacks.validate import Validate
 from .checkpoint_io import AtomicCheckpointIO, newest
 from .console import console, print_table, warn
 from .guard import FiniteGuard
-from .languages import check_present
+from .kinds import kind_of
 from .lightning_refusal import lightnings_refusal
 from .loggers import build_loggers
 from .objective import Objective, check_bias
@@ -44,8 +45,7 @@ from .parallel.strategy import build_strategy, cluster_plugins
 from .parallel.world import World, check_world, find_world, own_device
 from .recipe import DataConfig, Recipe
 from .roles import TrainedParameter, freeze, select, set_dropout, set_grad_checkpointing, table
-from .stage_data import build_loader, check_cuts, eval_features, needs_of, open_shards
-from .stage_result import load_trained, second_caption_share, skipped, take_best, trained_names
+from .stage_result import load_trained, peak_memory, skipped, take_best, trained_names
 from .stream import StageStream
 from .task import TrainingTask, self_teacher
 
@@ -104,10 +104,12 @@ def run_stage(recipe: Recipe, place: Place, release_of: StageRelease, others: Ot
     started = time.time()
     pl.seed_everything(_stage_seed(recipe, place.name), verbose=False)
     start = build_model(recipe, place.name, release_of)
+    kind = kind_of(start.model)
+    kind.start(start.model, recipe, place.name)
     objective = Objective(stage.losses, f"{where}.losses")
     check_bias(start.model, objective, stage.ignore_bias, where)
     trained = select(start.model, stage.train, where)
-    check_cuts(start.model, trained, stage.cache, where)
+    kind.check(start.model, stage, trained, where)
     freeze(start.model, trained)
     set_dropout(start.model, stage.dropout, where)
     set_grad_checkpointing(start.model, stage.grad_checkpointing, where)
@@ -122,7 +124,8 @@ def run_stage(recipe: Recipe, place: Place, release_of: StageRelease, others: Ot
     summary = {"steps": trainer.global_step, "seconds": round(time.time() - started, 1)}
     model = _whole_model(recipe, place.name, release_of, task)
     summary |= take_best(model, trainer, place.checkpoints, trained_names(task))
-    summary |= second_caption_share(task, stream) | skipped(task, stream)
+    summary |= kind.notes(task, stream) | skipped(task, stream)
+    summary["peak_megabytes"] = peak_memory(own_device(recipe.trainer))
     trainer.strategy.barrier()  # until here the others read checkpoints
     if trainer.is_global_zero:
         names = start.trained | {entry.name for entry in trained}
@@ -157,12 +160,12 @@ def _assemble(
 ) -> tuple[pl.Trainer, TrainingTask, StageStream]:
     stage, data = recipe.stages[place.name], recipe.stage_data(place.name)
     world = find_world(recipe.trainer)
-    loader = build_loader(
+    loader = kind_of(start.model).loader(
         start.model,
         teachers,
         stage,
         data,
-        needs_of(objective.inputs()),
+        objective,
         where=f"stages.{place.name}",
         seed=_stage_seed(recipe, place.name),
         rank=world.rank,
@@ -183,13 +186,14 @@ def _assemble(
         teachers,
         FiniteGuard(recipe.trainer.skip_nonfinite),
         recipe.trainer.compile,
+        len(loader),
     )
     trainer = _trainer(recipe, place, data, loader, start.model, world)
     check_world(trainer, world)
     return trainer, task, stream
 
 
-def _trainer(recipe: Recipe, place: Place, data: DataConfig, loader: Loader, model: Any, world: World) -> pl.Trainer:
+def _trainer(recipe: Recipe, place: Place, data: DataConfig, loader: PlannedLoader, model: Any, world: World) -> pl.Trainer:
     settings, stage = recipe.trainer, recipe.stages[place.name]
     if not torch.cuda.is_available():  # else every optimiser step loads the driver's library to ask again
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
@@ -202,7 +206,7 @@ def _trainer(recipe: Recipe, place: Place, data: DataConfig, loader: Loader, mod
     if stage.ema is not None:
         callbacks.append(AveragedWeights(stage.ema))
     if stage.validate is not None:
-        callbacks.append(_validate(recipe, place, data, loader, model))
+        callbacks.append(_validate(recipe, place, loader, model))
     if stage.batch_norm == "train":
         callbacks.append(KeepStatistics())
     # on the CPU a poll costs nothing beside a step
@@ -241,16 +245,13 @@ def _trainer(recipe: Recipe, place: Place, data: DataConfig, loader: Loader, mod
         )
 
 
-def _validate(recipe: Recipe, place: Place, data: DataConfig, loader: Loader, model: Any) -> Validate:
-    stage = recipe.stages[place.name]
-    assert stage.validate is not None
-    if data.val is None:
-        raise RecipeError(f"stages.{place.name}.validate: there is nothing to validate on; give data.val, or take validate out")
-    shards, languages = open_shards(data.val, data), data.val_languages or data.languages
-    check_present(languages, [shards], f"stages.{place.name}.data.{'val_languages' if data.val_languages else 'languages'}")
-    features = eval_features(model, shards, languages, stage.cache)
-    every = round(stage.validate.every_epochs * len(loader))
-    return Validate(stage.validate, every, shards, languages, features, place.checkpoints)
+def _validate(recipe: Recipe, place: Place, loader: PlannedLoader, model: Any) -> Validate:
+    settings, kind = recipe.stages[place.name].validate, kind_of(model)
+    assert settings is not None
+    metric = check_metric(settings.metric, kind, f"stages.{place.name}.validate.metric")
+    every = round(settings.every_epochs * len(loader))
+    measure = kind.measure(model, recipe, place.name)
+    return Validate(settings, every, measure, metric, kind.metrics()[metric], place.checkpoints)
 
 
 def _resume_from(recipe: Recipe, place: Place, trainer: pl.Trainer, strict: bool) -> Path | None:

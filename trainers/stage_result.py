@@ -72,17 +72,18 @@ def take_best(model: Any, trainer: pl.Trainer, checkpoints: Path, expected: froz
                 f"to train the stage again, or release its last weights with --stages.{stage.name}.validate.select last"
             ) from None
         load_trained(model, state, expected, f"checkpoint {path}")
-        console.print(f"best {validate.settings.metric} {validate.best:.1f} at step {validate.best_step}: its weights are taken")
-    return {"metric": validate.settings.metric, "best": validate.best, "best_step": validate.best_step}
+        console.print(f"best {validate.metric} {validate.best:.4g} at step {validate.best_step}: its weights are taken")
+    return {"metric": validate.metric, "best": validate.best, "best_step": validate.best_step}
 
 
 def skipped(task: TrainingTask, stream: StageStream) -> dict[str, Any]:
     """How many samples and steps were left out as bad, said and recorded; samples by shard, the worst first."""
-    quarantine, steps = stream.loader.quarantine, task.guard.skipped
-    quarantine.refresh()  # those of other ranks too
+    quarantine, steps = getattr(stream.loader, "quarantine", None), task.guard.skipped
     if steps:
         warn(f"{steps} steps were skipped: their loss or gradient was no finite number")
-    if not quarantine.entries:
+    if quarantine is not None:
+        quarantine.refresh()  # those of other ranks too
+    if quarantine is None or not quarantine.entries:
         return {"skipped_steps": steps} if steps else {}
     warn(quarantine.summary())
     found: dict[str, Any] = {"skipped_samples": len(quarantine.entries), "skipped_by_shard": quarantine.by_shard()}
@@ -102,3 +103,20 @@ def second_caption_share(task: TrainingTask, stream: StageStream) -> dict[str, f
             total += 1
             have += any(len(captions.get(lang, ())) > 1 for lang in (choice.languages or captions))
     return {"second_caption_share": round(have / max(1, total), 4)}
+
+
+def peak_memory(device: Any | None) -> int:
+    """Most memory the training process held so far, in megabytes (10^6 bytes): of the GPU it trains on, else of the process.
+
+    Args:
+        device: The GPU; None is the CPU.
+    """
+    import resource
+    import sys
+
+    import torch
+
+    if device is not None and torch.cuda.is_available():
+        return round(torch.cuda.max_memory_allocated() / 1e6)
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from modalign.datasets.loading.loader import Loader
+from modalign.datasets.loading.planned import PlannedLoader
 
 
 class StageStream:
@@ -19,7 +19,7 @@ class StageStream:
         steps: Length of the stage.
     """
 
-    def __init__(self, loader: Loader, steps: int) -> None:
+    def __init__(self, loader: PlannedLoader, steps: int) -> None:
         self.loader, self.steps = loader, steps
         self.step = 0
 

@@ -43,6 +43,7 @@ class TrainingTask(pl.LightningModule):
         teachers: Models whose outputs, named `teacher_…`, `teacher2_…`, losses may read.
         guard: Watches loss and gradients.
         compiles: Compile the model's blocks.
+        steps_per_epoch: For schedules that change once per epoch; default the whole stage.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class TrainingTask(pl.LightningModule):
         teachers: Sequence[Any] = (),
         guard: FiniteGuard | None = None,
         compiles: bool = False,
+        steps_per_epoch: int | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -63,7 +65,7 @@ class TrainingTask(pl.LightningModule):
         self.teacher: Any = teachers[0] if teachers else None
         self.more_teachers = nn.ModuleList(teachers[1:])
         self.guard, self.compiles = guard or FiniteGuard(), compiles
-        self.stage, self.steps, self.seed = stage, steps, seed
+        self.stage, self.steps, self.seed, self.steps_per_epoch = stage, steps, seed, steps_per_epoch
         self.trained = list(trained)
         self.strict_loading = False  # replaced by the exact check of on_load_checkpoint
         self.latest: dict[str, Tensor] = {}
@@ -174,7 +176,10 @@ class TrainingTask(pl.LightningModule):
         optimizer = build_optimizer(self.model, self.trained, self.stage, fused=fused)
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": build_schedule(optimizer, self.stage, self.steps), "interval": "step"},
+            "lr_scheduler": {
+                "scheduler": build_schedule(optimizer, self.stage, self.steps, self.steps_per_epoch),
+                "interval": "step",
+            },
         }
 
     def train(self, mode: bool = True) -> TrainingTask:

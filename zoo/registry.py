@@ -108,6 +108,11 @@ LOSSES = Registry(
         "ensemble_distillation": "losses.ensemble_distillation:EnsembleDistillation",
         "feature_distillation": "losses.feature_distillation:FeatureDistillation",
         "structure_distillation": "losses.structure_distillation:StructureDistillation",
+        "layerwise_alignment": "losses.layerwise_alignment:LayerwiseAlignment",
+        "output_consistency": "losses.output_consistency:OutputConsistency",
+        "series_error": "losses.series_error:SeriesError",
+        "pinball": "losses.pinball:Pinball",
+        "label_cross_entropy": "losses.label_cross_entropy:LabelCrossEntropy",
     },
 )
 METRICS = Registry(
@@ -133,6 +138,11 @@ METRICS = Registry(
         "calinski_harabasz": "metrics.cluster_indices:calinski_harabasz",
         "xie_beni": "metrics.cluster_indices:xie_beni",
         "aqi": "metrics.aqi:aqi",
+        "forecast": "metrics.forecast:ForecastMetric",
+        "smape": "metrics.m4:smape",
+        "mase": "metrics.m4:mase",
+        "owa": "metrics.m4:owa",
+        "anomaly": "metrics.anomaly:anomaly_detection",
     },
 )
 FAMILIES = Registry(
@@ -145,6 +155,10 @@ FAMILIES = Registry(
         "longclip": "families.longclip.model:LongClipModel",
         "coca": "families.coca.model:CocaModel",
         "proclip": "families.proclip.model:ProClipModel",
+        "calf": "families.calf.model:CalfModel",
+        "dlinear": "families.dlinear.model:DLinearModel",
+        "patchtst": "families.patchtst.model:PatchTstModel",
+        "fsca": "families.fsca.model:FscaModel",
     },
 )
 #: MODALITY.KIND; which kind a name or folder is of is found from its files (`zoo/encoders/image/build.py`)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from modalign.zoo.errors import DataError
 
 from .plan import BatchPlan, Draw
-from .reading import BatchReader, Done, Task
+from .reading import Done, Task
 from .watch import watched
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class BaseLoader:
 
     def __init__(
         self,
-        reader: BatchReader,
+        reader: Any,
         tasks: PlannedTasks | OrderedTasks,
         num_workers: int,
         prefetch: int,

@@ -1,34 +1,31 @@
-"""Validation inside a stage: recall on held-out pairs, the best checkpoint, early stop.
+"""Validation inside a stage: metrics on held-out data, the best checkpoint, early stop.
 
-Every rank embeds its share and scores its share; the result is the same on all, and that of one process. It runs at the end of a step and
+Every rank measures its share; the result is the same on all, and that of one process. It runs at the end of a step and
 before that step's checkpoint is written, so that a run stopped anywhere validates at the same steps as one that was not.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 
-from modalign.datasets.shards import ShardSet
-from modalign.zoo.metrics.retrieval import flatten
-
-from ..evaluation.vectors import Features, set_vectors
 from ..parallel.sharded import usable
 from ..recipe import ValidateConfig
 from .ema import AveragedWeights
 
 
 class Validate(pl.Callback):
-    """Measures retrieval every so many steps, keeps the best weights, and stops when nothing improves.
+    """Measures every so many steps, keeps the best weights, and stops when nothing improves.
 
     Args:
-        settings: The stage's; its metric is one that `check_metric` knows.
+        settings: The stage's.
         every: Steps between validations.
-        shards: What to validate on.
-        languages: Caption languages.
-        features: Cached features of the validation set.
+        measure: Metrics of a model by name; a collective.
+        metric: The one that decides.
+        higher: Whether higher is better.
         folder: Where `best` is kept.
     """
 
@@ -36,13 +33,13 @@ class Validate(pl.Callback):
         self,
         settings: ValidateConfig,
         every: int,
-        shards: ShardSet,
-        languages: list[str] | None,
-        features: Features,
+        measure: Callable[[Any], dict[str, float]],
+        metric: str,
+        higher: bool,
         folder: Path,
     ) -> None:
-        self.settings, self.every, self.shards, self.languages = settings, max(1, every), shards, languages
-        self.features, self.folder = features, folder
+        self.settings, self.every, self.measure = settings, max(1, every), measure
+        self.metric, self.higher, self.folder = metric, higher, folder
         self.best: float | None = None
         self.best_step = 0
         self.without_best = 0
@@ -58,18 +55,15 @@ class Validate(pl.Callback):
             return
         with AveragedWeights.within(trainer, pl_module):
             with usable(pl_module.model):
-                vectors = set_vectors(
-                    pl_module.model, self.shards, languages=self.languages, features=self.features, over_ranks=True
-                )
-            metrics = flatten(vectors.retrieval(over_ranks=True)["metrics"])
+                metrics = self.measure(pl_module.model)
             pl_module.train()
             for logger in trainer.loggers:
                 logger.log_metrics({f"val/{name}": value for name, value in metrics.items()}, step=step)
             self._judge(trainer, step, metrics)
 
     def _judge(self, trainer: pl.Trainer, step: int, metrics: dict[str, float]) -> None:
-        value = metrics[self.settings.metric]
-        if self.best is None or value > self.best:
+        value = metrics[self.metric]
+        if self.best is None or (value > self.best if self.higher else value < self.best):
             self.best, self.best_step, self.without_best = value, step, 0
             if self.settings.select == "best":
                 trainer.save_checkpoint(self.folder / "best", weights_only=True)

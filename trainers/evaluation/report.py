@@ -13,15 +13,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from modalign.datasets.shards import ShardSet
 from modalign.zoo.metrics.retrieval import flatten
 
-from ..commands.search import best_hits, picture_and_caption
+from ..kinds import kind_of_recipe
 from ..recipe import Recipe
 from .results import other_tables
 from .retrieval import RetrievalTask, counted
 from .stages import of_task, read_evaluations
-from .task import Subject
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2rem auto; padding: 0 1rem; color: #1b1b1b }
@@ -40,20 +38,22 @@ figcaption { font-size: 12px; line-height: 1.25 }
 """
 
 
-def write_report(recipe: Recipe, run: Path, model: Subject | None) -> Path:
+def write_report(recipe: Recipe, run: Path, model: Any | None) -> Path:
     """Writes the report of a finished run.
 
     Args:
         recipe: Its recipe.
         run: Its folder.
-        model: The run's release, for the pictures it finds.
+        model: The run's release with its test data, to show what it does.
 
     Returns:
         The file.
     """
     evaluations = read_evaluations(recipe, run)
     title = html.escape(recipe.title or run.name)
-    body = [f"<h1>{title}</h1>", _stages(recipe, run), _results(recipe, evaluations), _curves(run), _pictures(recipe, model)]
+    body = [f"<h1>{title}</h1>", _stages(recipe, run), _results(recipe, evaluations), _curves(run)]
+    if model is not None:
+        body.append(kind_of_recipe(recipe).pictures(recipe, model, evaluations))
     body += [f"<h2>Resolved recipe</h2><pre>{html.escape(recipe.to_yaml())}</pre>", _environment()]
     head = f"<meta charset='utf-8'><title>{title}</title><style>{_STYLE}</style>"
     page = f"<!doctype html><html lang='en'><head>{head}</head><body>{''.join(body)}</body></html>"
@@ -80,7 +80,7 @@ def _stages(recipe: Recipe, run: Path) -> str:
         losses = ", ".join(
             f"{float(o.get('weight', 1.0)):g}·{label}" for label, o in ((k, v or {}) for k, v in stage.losses.items())
         )
-        best = f"{done['metric']} {done['best']:.1f} at step {done['best_step']}" if "best" in done else "-"
+        best = f"{done['metric']} {done['best']:.4g} at step {done['best_step']}" if "best" in done else "-"
         rows.append((name, trains, losses, done["steps"], f"{done['seconds']:.0f}\u00a0s", best))
         if "second_caption_share" in done:
             share = done["second_caption_share"]
@@ -180,35 +180,6 @@ def _spread(rows: list[dict[str, str]], names: list[str]) -> float:
     """Largest over smallest last value of the curves; 1 where one is zero or below."""
     last = [float(next(row[name] for row in reversed(rows) if row.get(name))) for name in names]
     return max(last) / min(last) if min(last) > 0 else 1.0
-
-
-def _pictures(recipe: Recipe, model: Subject | None) -> str:
-    """Hits for the recipe's queries, and for some captions of the test set with the right picture marked."""
-    if recipe.evaluate is None or model is None:
-        return ""
-    vectors = model.vectors(recipe.evaluate.languages, first_caption=True)
-    step = max(1, len(vectors.texts) // 8)
-    chosen = list(range(step // 2, len(vectors.texts), step))[:8]
-    asked: list[tuple[str, int | None]] = [(query, None) for query in recipe.evaluate.queries]
-    asked += [(vectors.texts[i], int(vectors.text_row[i])) for i in chosen]
-    if not asked:
-        return ""
-    hits = best_hits(model.model, vectors.image, [text for text, _ in asked], 7)
-    parts = ["<h2>Retrieved pictures</h2><p class=note>The right picture, where there is one, is framed in green.</p>"]
-    for (text, right), found in zip(asked, hits, strict=True):
-        figures = "".join(_figure(model.shards, row, score, row == right) for row, score in found)
-        parts.append(f"<h3>{html.escape(text)}</h3><div class=hits>{figures}</div>")
-    return "".join(parts)
-
-
-def _figure(shards: ShardSet, row: int, score: float, right: bool) -> str:
-    picture, caption = picture_and_caption(shards, row)
-    picture.thumbnail((160, 160))
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=85)
-    source = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-    kind = " class=right" if right else ""
-    return f"<figure{kind}><img alt='' src='{source}'><figcaption>{html.escape(caption)} ({score:.2f})</figcaption></figure>"
 
 
 def _environment() -> str:

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from modalign import zoo
 from modalign.zoo.errors import RecipeError
 from modalign.zoo.losses.parts.distributed import rank, world_size
 from modalign.zoo.metrics.over_ranks import agreed
 
-from ..console import track, warn
-from ..languages import check_present
+from ..kinds import PAIRS, kind_of_recipe
 from ..parallel.rank import global_rank
 from ..recipe import EvaluateConfig, Recipe
 from ..stage import Place
-from ..stage_data import eval_features, open_shards, open_sources
+from ..stage_data import eval_features
 from .command import print_report, write_json
 from .dealing import together
-from .task import Subject
 from .tasks import build_task, ordered_tasks, task_settings
 from .vectors import Features
 
@@ -46,16 +42,7 @@ def check_tests(recipe: Recipe, run: Path, names: Sequence[str]) -> None:
         if data.test is None or name not in recipe.measured() or Place(run, name).done.exists() or sets in seen:
             continue
         seen.add(sets)
-        test = open_shards(data.test, data)
-        assert recipe.evaluate is not None
-        if "retrieval" in ordered_tasks(recipe.evaluate):
-            check_present(recipe.evaluate.languages, [test], "evaluate.languages")
-        if global_rank() == 0 and data.train:
-            trained_on, _ = open_sources(data, f"stages.{name}.data")
-            if test.fingerprint in (one.fingerprint for one in trained_on):
-                warn(
-                    f"stages.{name}: data.test is what the stage trains on; its results say what was memorised, not what was learnt"
-                )
+        kind_of_recipe(recipe).check_test(recipe, name)
 
 
 def evaluate_stage(recipe: Recipe, run: Path, name: str) -> None:
@@ -77,7 +64,7 @@ def evaluate_stage(recipe: Recipe, run: Path, name: str) -> None:
     path, asked = Place(run, name).folder / "eval.json", _measured(settings, data)
     if agreed(_read_json(path) is not None and _read_json(path.with_name("eval_settings.json")) == asked):
         return
-    subject = _subject(recipe, run, name, data)
+    subject = _subject(recipe, run, name)
     reports = [
         build_task(task, task_settings(settings, task), f"evaluate.options.{task}").measure(subject)
         for task in ordered_tasks(settings)
@@ -91,33 +78,30 @@ def evaluate_stage(recipe: Recipe, run: Path, name: str) -> None:
     write_json(path.with_name("eval_settings.json"), asked)
 
 
-def _subject(recipe: Recipe, run: Path, name: str, data: str) -> Subject:
-    subject = _opened(recipe, Place(run, name).release, name, data)
+def _subject(recipe: Recipe, run: Path, name: str) -> Any:
+    subject = kind_of_recipe(recipe).subject(recipe, Place(run, name).release, name, _device(recipe))
+    subject.over_ranks = world_size() > 1
+    if subject.kind != PAIRS:
+        return subject
 
     def features() -> Features:
         assert recipe.evaluate is not None
         return eval_features(subject.model, subject.shards, recipe.evaluate.languages, recipe.stages[name].cache)
 
     subject.use(together(features))  # one process of a machine fills the cache, the others wait for it
-    subject.over_ranks = world_size() > 1
     return subject
 
 
-def released(recipe: Recipe, run: Path) -> Subject | None:
-    """The run's release and the pictures it is shown with, on the device of the run; None where the recipe measures nothing."""
+def released(recipe: Recipe, run: Path) -> Any | None:
+    """The run's release and the data it is shown with, on the device of the run; None where the recipe measures nothing."""
     stage = recipe.release or list(recipe.stages)[-1]
     data = recipe.stage_data(stage).test
     if recipe.evaluate is None or data is None:
         return None
-    subject = _opened(recipe, run / "release", stage, data)
-    subject.use(eval_features(subject.model, subject.shards, recipe.evaluate.languages, recipe.stages[stage].cache))
+    subject = kind_of_recipe(recipe).subject(recipe, run / "release", stage, _device(recipe))
+    if subject.kind == PAIRS:
+        subject.use(eval_features(subject.model, subject.shards, recipe.evaluate.languages, recipe.stages[stage].cache))
     return subject
-
-
-def _opened(recipe: Recipe, release: Path, stage: str, data: str) -> Subject:
-    settings = recipe.stage_data(stage)
-    open_set = partial(open_shards, data=settings)
-    return Subject(zoo.load(release, _device(recipe)), stage, open_set(data), data, progress=track, open=open_set)
 
 
 def _device(recipe: Recipe) -> str:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from modalign.datasets.shards import ShardSet
 
+from ..kinds import PAIRS
 from .texts import TextVectors
 from .vectors import Features, SetVectors, set_vectors
 
@@ -36,6 +37,7 @@ class Subject:
     progress: Callable[[Any, int, str], Any] | None = None
     over_ranks: bool = False
     open: Callable[[str], ShardSet] = ShardSet
+    kind: ClassVar[str] = PAIRS
 
     def __post_init__(self) -> None:
         self.texts = TextVectors(self.model, self.features.text, self.over_ranks)
@@ -91,19 +93,17 @@ class Table:
 
 
 @dataclass
-class EvaluationTask:
+class MeasuringTask:
     """A kind of measurement; its fields are its settings, typed and documented, and set by recipe and command line.
 
     A new one is a file with a subclass and a line in `tasks.py`, or comes through the entry-point group `modalign.tasks`.
-
-    Attributes:
-        languages: Caption languages; default all there are.
     """
 
-    languages: list[str] | None = None
     name: ClassVar[str] = ""
+    #: the kind of models and data it measures
+    kind: ClassVar[str] = PAIRS
 
-    def measure(self, subject: Subject) -> dict[str, Any]:
+    def measure(self, subject: Any) -> dict[str, Any]:
         """Measures; returns what `Subject.report` makes. A collective where the subject is shared over ranks.
 
         Raises:
@@ -115,6 +115,17 @@ class EvaluationTask:
     def tables(cls, report: Mapping[str, Any]) -> list[Table]:
         """How a result is shown."""
         raise NotImplementedError
+
+
+@dataclass
+class EvaluationTask(MeasuringTask):
+    """A measurement of pictures and texts.
+
+    Attributes:
+        languages: Caption languages; default all there are.
+    """
+
+    languages: list[str] | None = None
 
 
 def mean_of(tables: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -5,22 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from modalign.zoo.configure import fill
+from modalign.zoo.configure import constructor_types, fill
 from modalign.zoo.registry import Registry
 
 from ..recipe.settings import EvaluateConfig
+from ..series.forecast import ForecastTask
 from .alignment import AlignmentTask
 from .crosslingual import CrossLingualTask
 from .retrieval import RetrievalTask
-from .task import EvaluationTask
+from .task import MeasuringTask
 from .zeroshot import ZeroShotTask
 
 TASKS = Registry("evaluation task", "modalign.tasks", {})
-for _task in (RetrievalTask, ZeroShotTask, AlignmentTask, CrossLingualTask):
+for _task in (RetrievalTask, ZeroShotTask, AlignmentTask, CrossLingualTask, ForecastTask):
     TASKS.register(_task.name)(_task)
 
 
-def build_task(name: str, settings: Mapping[str, Any], where: str) -> EvaluationTask:
+def build_task(name: str, settings: Mapping[str, Any], where: str) -> MeasuringTask:
     """A task with its settings.
 
     Args:
@@ -37,13 +38,16 @@ def build_task(name: str, settings: Mapping[str, Any], where: str) -> Evaluation
 
 def ordered_tasks(settings: EvaluateConfig) -> list[str]:
     """A recipe's tasks, retrieval first."""
-    tasks = [settings.task] if isinstance(settings.task, str) else list(settings.task)
+    tasks = [settings.task] if isinstance(settings.task, str) else list(settings.task or ())
     return sorted(dict.fromkeys(tasks), key=lambda task: task != RetrievalTask.name)
 
 
 def task_settings(settings: EvaluateConfig, task: str) -> dict[str, Any]:
     """Settings of one task: the recipe's caption languages, retrieval's first_caption, then the task's own options."""
-    common: dict[str, Any] = {} if settings.languages is None or task == ZeroShotTask.name else {"languages": settings.languages}
+    with_languages = (
+        settings.languages is not None and "languages" in constructor_types(TASKS.get(task)) and task != ZeroShotTask.name
+    )
+    common: dict[str, Any] = {"languages": settings.languages} if with_languages else {}
     if task == RetrievalTask.name:
         common["first_caption"] = settings.first_caption
     return common | (settings.options.get(task) or {})

@@ -109,7 +109,7 @@ def _check_stage(recipe: Recipe, name: str, place: str) -> None:
     check_data_ranges(data, f"{place}.data")
     if stage.cache.text and (data.pick == "joined" or data.second_caption == "first_sentence"):
         raise RecipeError(f"{place}.cache.text: only captions as they stand are cached, not joined ones or their first sentences")
-    _check_validate(stage, f"{place}.validate")
+    _check_validate(recipe, stage, f"{place}.validate")
     if stage.cache.image:
         _check_cache(data, f"{place}.cache.image")
 
@@ -144,12 +144,13 @@ def _check_model(settings: Mapping[str, Any] | None, place: str) -> None:
         fill(family.Config, {key: value for key, value in settings.items() if key != "family"}, place)
 
 
-def _check_validate(stage: StageConfig, place: str) -> None:
+def _check_validate(recipe: Recipe, stage: StageConfig, place: str) -> None:
     """The deciding metric is looked up now, not at the first validation."""
     from ..callbacks.metric_names import check_metric
+    from ..kinds import kind_of_recipe
 
     if stage.validate is not None:
-        check_metric(stage.validate.metric, f"{place}.metric")
+        check_metric(stage.validate.metric, kind_of_recipe(recipe), f"{place}.metric")
 
 
 def _check_losses(stage: StageConfig, place: str) -> None:

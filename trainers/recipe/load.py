@@ -30,12 +30,32 @@ def load_recipe(source: str | Path | Mapping[str, Any], overrides: Mapping[str, 
         values = _set(values, key.split("."), value)
     check_languages(values, where)
     recipe = fill(Recipe, values, where)
-    if "evaluate" not in values and any(recipe.stage_data(name).test for name in recipe.stages):
-        recipe.evaluate = EvaluateConfig()
+    _fill_in(recipe, measured="evaluate" not in values)
     if recipe.run_dir is None:
         recipe.run_dir = _default_run_dir(Path(where))
     check_recipe(recipe, where)
     return recipe
+
+
+def _fill_in(recipe: Recipe, *, measured: bool) -> None:
+    """Sets what follows from the kind of data a recipe is about.
+
+    Args:
+        recipe: The recipe.
+        measured: Measure the stages that have something to be measured on.
+    """
+    from ..kinds import SERIES, kind_of_recipe
+
+    kind, data = kind_of_recipe(recipe), recipe.data
+    if kind.name == SERIES and isinstance(data.train, str) and (data.series is None or data.series.split != "none"):
+        data.val, data.test = data.val or data.train, data.test or data.train
+    if measured and any(recipe.stage_data(name).test for name in recipe.stages):
+        recipe.evaluate = EvaluateConfig()
+    if recipe.evaluate is not None and recipe.evaluate.task is None:
+        recipe.evaluate.task = (recipe.model or {}).get("task", kind.task) if kind.name == SERIES else kind.task
+    for stage in recipe.stages.values():
+        if stage.validate is not None and stage.validate.metric is None:
+            stage.validate.metric = kind.metric
 
 
 def _default_run_dir(file: Path) -> str:

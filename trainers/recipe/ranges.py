@@ -80,6 +80,8 @@ def _stage_numbers(stage: StageConfig) -> Iterator[tuple[str, float | None, dict
     yield "eps", stage.eps, {"above": 0}
     yield "clip_norm", stage.clip_norm, {"above": 0}
     yield "teacher_decay", stage.teacher_decay, {"least": 0, "most": 1}
+    yield "period", stage.period, {"above": 0}
+    yield "least_lr", stage.least_lr, {"least": 0}
     yield "accumulate", stage.accumulate, {"least": 1}
 
 

@@ -8,8 +8,11 @@ from typing import Any, Literal
 
 import yaml
 
+from modalign.datasets.series.config import SeriesConfig
 from modalign.zoo.configure import fill
 from modalign.zoo.encoders.image.preprocess import Augmentation
+
+Schedule = Literal["cosine", "constant", "cosine_by_epoch", "halved_by_epoch"]
 
 
 @dataclass
@@ -35,6 +38,8 @@ class DataConfig:
         timeout: Seconds to wait for a batch before it is an error; 0 waits for ever.
         allow_remote: Schemes (`https`, `s3`, `gs`, `http`) or origins (`http://127.0.0.1:8000`) that shards may be read from.
         remote_cache_gb: Most that local copies of remote shards may take.
+        series: For models of time series: columns, splits and windows. Then train, val and test may be tables (CSV, Parquet) too, and val
+            and test are those of `train` where nothing else is given and the split leaves some rows for them.
     """
 
     train: str | dict[str, float] | None = None
@@ -54,6 +59,7 @@ class DataConfig:
     timeout: float = 900.0
     allow_remote: list[str] = field(default_factory=list)
     remote_cache_gb: float = 50.0
+    series: SeriesConfig | None = None
 
 
 @dataclass
@@ -76,13 +82,13 @@ class ValidateConfig:
     """Validation while training.
 
     Attributes:
-        metric: What decides the best checkpoint, such as `text_to_image/R@10`; higher is better.
+        metric: What decides the best checkpoint; not given, it is `text_to_image/R@10` for pictures and texts, `mse` for time series.
         every_epochs: How often, in epochs.
         select: `best` releases the best checkpoint of the stage, `last` the last.
         patience: Stop after so many validations without a new best; None never stops early.
     """
 
-    metric: str = "text_to_image/R@10"
+    metric: str | None = None
     every_epochs: float = 1.0
     select: Literal["best", "last"] = "best"
     patience: int | None = None
@@ -106,7 +112,11 @@ class StageConfig:
         data: Overrides of the recipe's data.
         epochs: Length of the stage in epochs.
         steps: Length in steps; give one of the two.
-        schedule: `cosine` to zero after the warm-up, or `constant`.
+        schedule: How rates change after the warm-up: `cosine` to zero, `constant`, `cosine_by_epoch` (half a cosine over `period` epochs
+            down to `least_lr`, and up again, changing once per epoch), or `halved_by_epoch`.
+        schedules: Role -> schedule, where a role has its own.
+        period: Epochs of the half cosine of `cosine_by_epoch`.
+        least_lr: Smallest rate of `cosine_by_epoch`.
         warmup: Linear warm-up, as a share of the steps.
         weight_decay: AdamW's, on matrices only (biases, norms and scales have none).
         betas: AdamW's.
@@ -137,7 +147,10 @@ class StageConfig:
     data: dict[str, Any] = field(default_factory=dict)
     epochs: float | None = None
     steps: int | None = None
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Schedule = "cosine"
+    schedules: dict[str, Schedule] = field(default_factory=dict)
+    period: float = 20.0
+    least_lr: float = 1e-8
     warmup: float = 0.05
     weight_decay: float = 0.05
     betas: list[float] = field(default_factory=lambda: [0.9, 0.98])
@@ -202,7 +215,8 @@ class EvaluateConfig:
     """What is measured on `data.test` after every stage and shown in the report.
 
     Attributes:
-        task: `retrieval`, `zeroshot`, `alignment`, `crosslingual`, or a list of them; the report shows retrieval first.
+        task: `retrieval`, `zeroshot`, `alignment`, `crosslingual`, for time series `forecast`, `imputation`, `anomaly`, `classification`
+            or `short_term`, or a list of them; the report shows retrieval first. Not given, it is what the model is for.
         languages: Caption languages to measure, each by itself; default all there are.
         first_caption: Measure with each language's first caption only.
         queries: Texts to search the test pictures with, shown as pictures.
@@ -212,7 +226,7 @@ class EvaluateConfig:
         options: Task -> its settings, by the names `modalign eval` has for them, such as `{zeroshot: {label: group}}`.
     """
 
-    task: str | list[str] = "retrieval"
+    task: str | list[str] | None = None
     languages: list[str] | None = None
     first_caption: bool = False
     queries: list[str] = field(default_factory=list)

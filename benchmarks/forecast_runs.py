@@ -1,0 +1,176 @@
+"""Trains every row of the ETTh1 table and writes it: `python benchmarks/forecast_runs.py RUNS [--only TEXT ...] [--collect]`.
+
+Each row is a recipe with overrides, trained by `modalign train` in a process of its own and measured on the whole test part. Finished
+runs are kept, interrupted ones go on, and one that another process is training is left to it; so the command can be given again, and
+several times at once. `--collect` only writes benchmarks/results/forecast_etth1.json and .md from what is finished. MODALIGN_DATA says where ETTh1.csv is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import mean
+
+import yaml
+from measure import RESULTS, where
+
+CALF = ["configs/calf/etth1.yaml"]
+FSCA = ["configs/fsca/etth1.yaml"]
+SWITCHES = ("pretrained", "random", "attention", "none")
+NAMES = {"pretrained": "SmolLM2-135M", "random": "random weights", "attention": "one attention layer", "none": "none"}
+
+
+def cases() -> dict[str, list[str]]:
+    """Run name -> arguments of `modalign train`, the most wanted first."""
+    found: dict[str, list[str]] = {}
+    for horizon, seeds in ((96, (0, 1, 2)), (192, (0,)), (336, (0,)), (720, (0,))):
+        for seed in seeds:
+            both = ["--model.horizon", str(horizon), "--seed", str(seed)]
+            for family, recipe in (("calf", CALF), ("fsca", FSCA)):
+                for switch in SWITCHES:
+                    found[f"{family}-{switch}-{horizon}-{seed}"] = [*recipe, "--model.llm", switch, *both]
+            for family in ("dlinear", "patchtst"):
+                found[f"{family}-{horizon}-{seed}"] = [f"configs/{family}/etth1.yaml", *both]
+    return found
+
+
+def run(name: str, arguments: list[str], folder: Path) -> None:
+    """Trains one row unless it is finished; notes processor time and memory beside it."""
+    run_dir = folder / name
+    if (run_dir / "results.json").exists():
+        return
+    command = [
+        sys.executable,
+        "-m",
+        "modalign.trainers.cli",
+        "train",
+        *arguments,
+        "--run_dir",
+        str(run_dir),
+        "--trainer.progress",
+        "false",
+    ]
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.time()
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        print(f"{name}: not finished ({done.stderr.strip().splitlines()[-1:]})", flush=True)
+        return
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cost = {
+        "cpu_seconds": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
+        "wall_seconds": round(time.time() - started, 1),
+        "threads": os.environ.get("OMP_NUM_THREADS", "all"),
+        "peak_megabytes": peak_megabytes(run_dir),
+    }
+    (run_dir / "cost.json").write_text(json.dumps(cost))
+    print(f"{name}: {cost}", flush=True)
+
+
+def peak_megabytes(run_dir: Path) -> int | None:
+    """The stage's own note of its memory."""
+    notes = [json.loads(path.read_text()) for path in run_dir.glob("stages/*/done.json")]
+    return max((note["peak_megabytes"] for note in notes if "peak_megabytes" in note), default=None)
+
+
+def row(name: str, run_dir: Path) -> dict:
+    """What one finished run says."""
+    stages = json.loads((run_dir / "results.json").read_text())["stages"]
+    report = list(stages.values())[-1]
+    done = [json.loads(path.read_text()) for path in run_dir.glob("stages/*/done.json")][-1]
+    recipe = yaml.safe_load((run_dir / "recipe.yaml").read_text())
+    stage = list(recipe["stages"].values())[-1]
+    cost = json.loads((run_dir / "cost.json").read_text()) if (run_dir / "cost.json").exists() else {}
+    family, *switch, horizon, seed = name.split("-")
+    return {
+        "family": family,
+        "llm": switch[0] if switch else None,
+        "horizon": int(horizon),
+        "seed": int(seed),
+        "look_back": recipe["model"]["look_back"],
+        "mse": report["metrics"]["mse"],
+        "mae": report["metrics"]["mae"],
+        "own_units": {key: report["metrics"]["original"][key] for key in ("mse", "mae")},
+        "windows": report["n"]["windows"],
+        "steps": done["steps"],
+        "most_epochs": stage["epochs"],
+        "stride": (recipe["data"].get("series") or {}).get("stride", 1),
+        "best_step": done.get("best_step"),
+        "best_val": done.get("best"),
+        "baselines": {key: {k: value[k] for k in ("mse", "mae")} for key, value in report["baselines"].items()},
+        **cost,
+    }
+
+
+def collect(folder: Path) -> None:
+    """Writes the result files of all finished runs."""
+    rows = [row(name, folder / name) for name in cases() if (folder / name / "results.json").exists()]
+    facts = where(("torch", "transformers", "lightning", "peft"))
+    content = {"title": "ETTh1", "command": "python benchmarks/forecast_runs.py runs/etth1", "rows": rows, "facts": facts}
+    (RESULTS / "forecast_etth1.json").write_text(json.dumps(content, indent=1) + "\n")
+    (RESULTS / "forecast_etth1.md").write_text(markdown(rows, facts))
+    print(markdown(rows, facts))
+
+
+def markdown(rows: list[dict], facts: dict) -> str:
+    """One line per method and horizon, with the spread over seeds."""
+    lines = [
+        "# Forecasts of ETTh1",
+        "",
+        "All windows of the published test part, all seven columns, values scaled by the training rows: MSE and MAE, mean over the seeds,",
+        "in brackets the smallest and largest MSE. Processor time and memory are those of training and measuring together, of one seed.",
+        "",
+        "| method | look-back | horizon | seeds | MSE | MAE | windows | training | processor time | memory |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for horizon in sorted({one["horizon"] for one in rows}):
+        mine = [one for one in rows if one["horizon"] == horizon]
+        lines += [
+            line(key, [one for one in mine if (one["family"], one["llm"]) == key])
+            for key in dict.fromkeys((o["family"], o["llm"]) for o in mine)
+        ]
+        lines += [
+            f"| {name.replace('_', ' ')} | | {horizon} | | {value['mse']:.4f} | {value['mae']:.4f} | {mine[0]['windows']} | | | |"
+            for name, value in mine[0]["baselines"].items()
+        ]
+    return "\n".join([*lines, "", *(f"- {key}: {value}" for key, value in facts.items()), ""])
+
+
+def line(key: tuple[str, str | None], runs: list[dict]) -> str:
+    """One row of the table."""
+    family, switch = key
+    label = {"calf": "CALF", "fsca": "FSCA", "dlinear": "DLinear", "patchtst": "PatchTST"}[family]
+    label += f", {NAMES[switch]}" if switch else ""
+    errors, first = [one["mse"] for one in runs], runs[0]
+    spread = f" ({min(errors):.4f}-{max(errors):.4f})" if len(runs) > 1 else ""
+    training = f"{first['steps']} steps, at most {first['most_epochs']:g} epochs" + (
+        f", every {first['stride']}th window" if first["stride"] > 1 else ""
+    )
+    cost = f"{first['cpu_seconds'] / 60:.0f} min" if "cpu_seconds" in first else ""
+    memory = f"{first['peak_megabytes']} MB" if first.get("peak_megabytes") else ""
+    return (
+        f"| {label} | {first['look_back']} | {first['horizon']} | {len(runs)} | {mean(errors):.4f}{spread} | "
+        f"{mean(one['mae'] for one in runs):.4f} | {first['windows']} | {training} | {cost} | {memory} |"
+    )
+
+
+def main() -> None:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", type=Path)
+    parser.add_argument("--only", nargs="*", default=[])
+    parser.add_argument("--collect", action="store_true")
+    asked = parser.parse_args()
+    for name, arguments in cases().items():
+        if not asked.collect and (not asked.only or any(text in name for text in asked.only)):
+            run(name, arguments, asked.runs)
+    collect(asked.runs)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""Windows of series as virtual samples: numbered in order, never stored, fetched a whole batch at a time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modalign.zoo.errors import DataError
+
+from .config import SeriesConfig
+from .series_set import SeriesSet
+from .split import Part, borders
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns windows hold.
+
+    Attributes:
+        target: Predicted; the first channels.
+        past: Past covariates; the channels behind.
+        known: Known-future covariates.
+        static: Numbers of a series.
+    """
+
+    target: tuple[str, ...]
+    past: tuple[str, ...] = ()
+    known: tuple[str, ...] = ()
+    static: tuple[str, ...] = ()
+
+    @property
+    def scaled(self) -> tuple[str, ...]:
+        """Columns that change in time."""
+        return self.target + self.past + self.known
+
+
+class WindowSet:
+    """Every window of a part of a set of series.
+
+    A window is `look_back` rows a model sees and `horizon` rows it predicts. Only the rows are kept in memory, scaled once; a batch is one
+    gather. Windows are numbered series by series, in time order. Like a set of shards it has sizes (windows per series), a fingerprint and
+    keys, so that the same order function mixes it.
+
+    Args:
+        series: The set.
+        config: How it is cut.
+        columns: Which columns are used.
+        scale: Column -> [mean, standard deviation].
+        part: `train`, `val` or `test`.
+        look_back: L.
+        horizon: H; 0 for windows without a future.
+        stride: Steps between the starts of windows.
+
+    Raises:
+        DataError: If there is no window at all, or values are missing where `config.missing` refuses them.
+    """
+
+    def __init__(
+        self,
+        series: SeriesSet,
+        config: SeriesConfig,
+        columns: Columns,
+        scale: dict[str, list[float]],
+        *,
+        part: Part,
+        look_back: int,
+        horizon: int,
+        stride: int = 1,
+    ) -> None:
+        self.series, self.columns, self.part = series, columns, part
+        self.look_back, self.horizon, self.stride, self.scale = look_back, horizon, stride, scale
+        self.store, self.folder = SimpleNamespace(name=series.name), series.name
+        ranges = [_rows_of(series, number, config, part, look_back) for number in range(len(series))]
+        counts = [max(0, (end - first - look_back - horizon) // stride + 1) for first, end in ranges]
+        if not sum(counts):
+            raise DataError(_no_window(series, part, ranges, look_back, horizon))
+        kept = [number for number, count in enumerate(counts) if count]
+        self.left_out = [series.series[number].key for number, count in enumerate(counts) if not count]
+        self.shard_sizes = [counts[number] for number in kept]
+        self._series, self._first_row = np.array(kept), np.array([ranges[number][0] for number in kept])
+        self._ends = np.cumsum(self.shard_sizes)
+        lengths = [ranges[number][1] - ranges[number][0] for number in kept]
+        self._offset = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+        rows = np.concatenate([_scaled(series, number, columns.scaled, scale, *ranges[number]) for number in kept])
+        missing = np.isnan(rows)
+        if missing.any() and config.missing == "error":
+            raise DataError(_first_missing(self, missing, series))
+        self.has_missing = bool(missing.any())
+        channels = len(columns.target) + len(columns.past)
+        self._rows = _Rows(np.where(missing, 0, rows).astype(np.float32), channels)
+        self._observed = _Rows(~missing, channels) if self.has_missing else None
+        self._static = _static(series, kept, columns.static)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of what windows hold; equal for copies of the same data cut alike."""
+        cut = (self.columns, self.scale, self.part, self.look_back, self.horizon, self.stride, self.shard_sizes)
+        return hashlib.sha256(f"{self.series.fingerprint}{cut!r}{self._first_row.tolist()}".encode()).hexdigest()[:16]
+
+    def locate(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(series, first row in that series) of windows by number."""
+        place = np.searchsorted(self._ends, numbers, side="right")
+        inside = numbers - np.concatenate([[0], self._ends[:-1]])[place]
+        return self._series[place], self._first_row[place] + inside * self.stride
+
+    def key(self, number: int) -> str:
+        """SERIES@ROW, the first row of the window."""
+        series, row = self.locate(np.array([number]))
+        return f"{self.series.series[int(series[0])].key}@{int(row[0])}"
+
+    def check_cache(self, window: int) -> None:
+        """As of a set of shards; windows lie in memory."""
+
+    def batch(self, numbers: Sequence[int] | np.ndarray) -> dict[str, Any]:
+        """The named tensors of some windows; see `modalign.zoo.series.base.SeriesModel` for their shapes."""
+        numbers = np.asarray(numbers, dtype=np.int64)
+        place = np.searchsorted(self._ends, numbers, side="right")
+        before = self._ends[place] - np.asarray(self.shard_sizes)[place]
+        start = torch.from_numpy(self._offset[place] + (numbers - before) * self.stride)
+        batch = self._cut(self._rows, start)
+        if self._observed is not None:
+            cut = self._cut(self._observed, start)
+            batch |= {"observed": cut["values"]}
+            batch |= {"target_observed": cut["target"]} if self.horizon else {}
+        if self._static is not None:
+            batch["static"] = self._static[torch.from_numpy(place)]
+        return batch
+
+    def _cut(self, rows: _Rows, start: Tensor) -> dict[str, Any]:
+        window = rows.windows(start, self.look_back + self.horizon)
+        batch = {"values": window[:, : self.look_back, : rows.channels]}
+        if self.horizon:
+            batch["target"] = window[:, self.look_back :, : len(self.columns.target)]
+        if self.columns.known:
+            batch["known"] = window[:, :, rows.channels :]
+        return batch
+
+
+class _Rows:
+    """Rows (R, C) of which windows are gathered as blocks of memory."""
+
+    def __init__(self, rows: np.ndarray, channels: int) -> None:
+        self.rows, self.channels = torch.from_numpy(np.ascontiguousarray(rows)), channels
+
+    def windows(self, start: Tensor, length: int) -> Tensor:
+        """(B, length, C): rows `start` to `start + length - 1`."""
+        width = self.rows.shape[1]
+        blocks = self.rows.as_strided((len(self.rows) - length + 1, length * width), (width, 1))
+        return blocks[start].view(len(start), length, width)
+
+
+def _rows_of(series: SeriesSet, number: int, config: SeriesConfig, part: Part, look_back: int) -> tuple[int, int]:
+    """Rows the windows of a part may touch: those of the part, and the look-back before them."""
+    found = borders(series.series[number], config.split)
+    first, end = found[part]
+    if part == "train" and config.few_shot is not None:
+        end = first + int((end - first - look_back) * config.few_shot // 100) + look_back
+    return (first, end) if config.split == "none" else (max(0, first - look_back), end)
+
+
+def _scaled(
+    series: SeriesSet, number: int, columns: Sequence[str], scale: dict[str, list[float]], first: int, end: int
+) -> np.ndarray:
+    places = [series.columns.index(column) for column in columns]
+    mean, std = np.array([scale[column] for column in columns]).T
+    return (series.series[number].values[first:end][:, places] - mean) / std
+
+
+def _static(series: SeriesSet, kept: Sequence[int], names: Sequence[str]) -> Tensor | None:
+    if not names:
+        return None
+    return torch.tensor([[float(series.series[number].static[name]) for name in names] for number in kept])
+
+
+def _no_window(series: SeriesSet, part: str, ranges: Sequence[tuple[int, int]], look_back: int, horizon: int) -> str:
+    rows = max((end - first for first, end in ranges), default=0)
+    need = look_back + horizon
+    which = "its only series" if len(ranges) == 1 else f"the longest of its {len(ranges)} series"
+    return (
+        f"{series.name}: the {part} part has no window: a window takes {look_back} rows of look-back and {horizon} of horizon, {need} "
+        f"together, and {which} has {max(0, rows)} there (look-back included); shorten model.look_back or model.horizon, or give the part "
+        "more rows with data.series.split (or data.series.few_shot)"
+    )
+
+
+def _first_missing(windows: WindowSet, missing: np.ndarray, series: SeriesSet) -> str:
+    row, column = (int(value) for value in np.argwhere(missing)[0])
+    place = int(np.searchsorted(windows._offset, row, side="right")) - 1
+    one = series.series[int(windows._series[place])]
+    at = int(windows._first_row[place]) + row - int(windows._offset[place])
+    return (
+        f"{series.name}: series {one.key!r}, column {windows.columns.scaled[column]!r} has no value at row {at} ({one.times()[at]}), and "
+        "data.series.missing is error; fill it, or set missing: mask"
+    )

@@ -1,0 +1,108 @@
+"""What a stage does differently for the kinds of data there are: pairs of pictures and texts, and windows of time series.
+
+A family says its kind (`data_kind`); everything else of a stage (roles, losses, optimiser, checkpoints, ranks) is the same for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from modalign.datasets.loading.planned import PlannedLoader
+
+    from .objective import Objective
+    from .recipe import DataConfig, Recipe, StageConfig
+
+#: validates a model: its metrics by name
+Measure = Callable[[Any], dict[str, float]]
+PAIRS, SERIES = "pairs", "series"
+
+
+class Kind(Protocol):
+    """One kind of data.
+
+    Attributes:
+        name: As families say it.
+        task: The evaluation task that a recipe's `evaluate` means by itself.
+        metric: The metric that decides by itself which checkpoint is best.
+    """
+
+    name: str
+    task: str
+    metric: str
+
+    def metrics(self) -> Mapping[str, bool]:
+        """Metric of validation -> whether higher is better."""
+
+    def start(self, model: Any, recipe: Recipe, stage: str) -> None:
+        """Tells a model what it must know of the data before its parameters are chosen."""
+
+    def check(self, model: Any, stage: StageConfig, trained: Sequence[Any], where: str) -> None:
+        """Refuses settings of a stage that this kind of data has no use for."""
+
+    def loader(
+        self,
+        model: Any,
+        teachers: Sequence[Any],
+        stage: StageConfig,
+        data: DataConfig,
+        objective: Objective,
+        *,
+        where: str,
+        seed: int,
+        rank: int,
+        world_size: int,
+        folder: Path,
+    ) -> PlannedLoader:
+        """The training loader of a stage."""
+
+    def measure(self, model: Any, recipe: Recipe, stage: str) -> Measure:
+        """How the stage validates."""
+
+    def notes(self, task: Any, stream: Any) -> dict[str, Any]:
+        """What is noted in done.json about a finished stage's data."""
+
+    def check_test(self, recipe: Recipe, stage: str) -> None:
+        """Opens what a stage will be measured on before anything is trained."""
+
+    def subject(self, recipe: Recipe, release: Path, stage: str, device: str) -> Any:
+        """A stage's release and its test data, to be measured."""
+
+    def pictures(self, recipe: Recipe, subject: Any, evaluations: Mapping[str, Any]) -> str:
+        """HTML that shows what the model does, for the report."""
+
+
+def kind_named(name: str) -> Kind:
+    """The kind of that name."""
+    if name == SERIES:
+        from .series.kind import SeriesKind
+
+        return SeriesKind()
+    from .pair_kind import PairKind
+
+    return PairKind()
+
+
+def kind_of(model: Any) -> Kind:
+    """The kind of a model or of a family's class."""
+    return kind_named(getattr(model, "data_kind", PAIRS))
+
+
+def kind_of_recipe(recipe: Recipe) -> Kind:
+    """The kind of a recipe, by the family of its model, or of the release it starts from."""
+    from modalign.zoo.errors import ModalignError
+    from modalign.zoo.registry import FAMILIES
+
+    settings = recipe.model or next((stage.model for stage in recipe.stages.values() if stage.model), None)
+    try:
+        if settings is not None:
+            return kind_of(FAMILIES.get(settings["family"]))
+        if recipe.init_from is not None:
+            from modalign.zoo.checkpoints.release import find_release, read_release
+
+            return kind_of(FAMILIES.get(read_release(find_release(recipe.init_from))[0]["family"]))
+    except (ModalignError, KeyError):
+        pass  # said where the model is built, with what to do about it
+    return kind_named(PAIRS)

@@ -1,0 +1,172 @@
+"""From a recipe's names of series to sets of windows: files, columns, scaler, parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from modalign.datasets.remote.access import remote_of
+from modalign.datasets.series.config import SeriesConfig
+from modalign.datasets.series.scale import fit_scale
+from modalign.datasets.series.series_set import SeriesSet
+from modalign.datasets.series.split import Part
+from modalign.datasets.series.windows import Columns, WindowSet
+from modalign.zoo.errors import AssemblyError, DataError, RecipeError, nearest
+from modalign.zoo.series.description import SeriesDescription
+
+from ..recipe import DataConfig
+
+
+def config_of(data: DataConfig) -> SeriesConfig:
+    """The series settings of a stage's data."""
+    return data.series or SeriesConfig()
+
+
+def open_series(name: str, config: SeriesConfig, data: DataConfig | None = None) -> SeriesSet:
+    """Opens a table or shards as the settings say."""
+    remote = None if data is None else remote_of(data.allow_remote or None, data.remote_cache_gb)
+    return SeriesSet.open(
+        name,
+        time=config.time,
+        id=config.id,
+        label=config.label,
+        layout=config.layout,
+        static=config.static,
+        frequency=config.frequency,
+        remote=remote,
+    )
+
+
+def training_names(data: DataConfig, where: str) -> list[str]:
+    """The sets a stage trains on.
+
+    Raises:
+        RecipeError: If there is none.
+    """
+    if not data.train:
+        raise RecipeError(f"{where}.train: say what to train on: a table, a folder of shards, asset:NAME, or --data.train my.csv")
+    return [data.train] if isinstance(data.train, str) else list(data.train)
+
+
+def columns_of(series: SeriesSet, config: SeriesConfig) -> Columns:
+    """Which columns of a set have which role.
+
+    Raises:
+        DataError: If a column is not there, has two roles, or no target is left.
+    """
+    named = [*(config.target or ()), *config.past, *config.known]
+    for place, column in enumerate(named):
+        if column not in series.columns:
+            raise DataError(f"{series.name}: there is no column {column!r}{nearest(column, series.columns)}")
+        if column in named[:place]:
+            raise DataError(f"{series.name}: column {column!r} has two roles; a column is target, past or known")
+    for column in config.static:
+        if column not in series.static:
+            raise DataError(f"{series.name}: there is no static number {column!r}{nearest(column, series.static)}")
+    target = config.target if config.target is not None else [c for c in series.columns if c not in named]
+    if not target:
+        raise DataError(f"{series.name}: no column is left to be predicted; name one with data.series.target")
+    return Columns(tuple(target), tuple(config.past), tuple(config.known), tuple(config.static))
+
+
+def columns_from(description: SeriesDescription) -> Columns:
+    """The columns a model knows."""
+    return Columns(tuple(description.target), tuple(description.past), tuple(description.known), tuple(description.static))
+
+
+def describe(sets: Sequence[SeriesSet], config: SeriesConfig) -> SeriesDescription:
+    """Columns, step and scaler of training data.
+
+    Raises:
+        DataError: If sets differ in columns or step.
+    """
+    columns = [columns_of(series, config) for series in sets]
+    for series, found in zip(sets, columns, strict=True):
+        if found != columns[0] or series.frequency != sets[0].frequency:
+            raise DataError(
+                f"{series.name}: its columns or its step ({series.frequency}) are not those of {sets[0].name} ({sets[0].frequency}); a "
+                "stage trains on series of one step and the same columns"
+            )
+    first = columns[0]
+    scale = fit_scale(sets, first.scaled, config.split, config.scale)
+    labels = sorted({label for series in sets for label in series.labels})
+    return SeriesDescription(
+        list(first.target),
+        list(first.past),
+        list(first.known),
+        list(first.static),
+        sets[0].frequency,
+        scale,
+        labels,
+        config.split,
+    )
+
+
+def windows_of(
+    series: SeriesSet,
+    model: Any,
+    config: SeriesConfig,
+    part: Part,
+    *,
+    description: SeriesDescription | None = None,
+    stride: int = 1,
+) -> WindowSet:
+    """The windows of a part that a model reads, with its own look-back and horizon.
+
+    Args:
+        series: The set.
+        model: The model.
+        config: How it is cut.
+        part: Which part.
+        description: Columns and scaler; default the model's own.
+        stride: Steps between windows.
+
+    Raises:
+        AssemblyError: If the model was told of no data.
+        DataError: If a column is missing or there is no window.
+    """
+    description = description or model.config.series
+    if description is None:
+        raise AssemblyError(f"this {model.family} was never told its columns; train it, or load a release of a trained one")
+    columns = columns_from(description)
+    for column in columns.scaled:
+        if column not in series.columns:
+            raise DataError(
+                f"{series.name}: there is no column {column!r}, which the model reads{nearest(column, series.columns)}"
+            )
+    future = model.config.horizon if model.config.task == "forecast" else 0
+    return WindowSet(
+        series, config, columns, description.scale, part=part, look_back=model.config.look_back, horizon=future, stride=stride
+    )
+
+
+def whole(config: SeriesConfig) -> SeriesConfig:
+    """The same settings for a set that is used as one part."""
+    return replace(config, split="none", few_shot=None)
+
+
+def own_description(series: SeriesSet, config: SeriesConfig, known: SeriesDescription | None) -> SeriesDescription:
+    """How a set other than the training data is read: its own columns and scaler where it has training rows, else the model's.
+
+    A scaler is fitted on a set's own training rows, as the protocol of zero-shot forecasting has it; for the data a model was trained on
+    that is the model's scaler again.
+
+    Raises:
+        AssemblyError: If there are neither.
+    """
+    if config.split != "none":
+        return describe([series], config)
+    if known is None:
+        raise AssemblyError("the model has no scaler and the split leaves no training rows to fit one on; give a split")
+    return known
+
+
+def sources_of(names: Sequence[str], config: SeriesConfig, data: DataConfig) -> list[SeriesSet]:
+    """Opens several sets."""
+    return [open_series(name, config, data) for name in names]
+
+
+def weights_of(train: str | Mapping[str, float] | None) -> list[float] | None:
+    """Weights of a mixture; None for a single source."""
+    return [float(weight) for weight in train.values()] if isinstance(train, Mapping) else None

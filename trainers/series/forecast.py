@@ -1,0 +1,205 @@
+"""Task `forecast`: errors on every window of the test part, in the data set's scale and in the columns' own units, beside the baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from modalign.datasets.series.loader import WindowEvalLoader
+from modalign.datasets.series.split import PARTS, Part
+from modalign.datasets.series.windows import WindowSet
+from modalign.zoo.errors import AssemblyError, RecipeError
+from modalign.zoo.losses.parts.distributed import rank, world_size
+from modalign.zoo.metrics.forecast import ForecastMetric
+from modalign.zoo.series.description import SeriesDescription
+from modalign.zoo.series.naive import naive_forecasts
+
+from ..evaluation.task import MeasuringTask, Table
+from ..kinds import SERIES
+from .data import own_description, windows_of
+from .dlinear_baseline import Select, fit_dlinear
+from .seasons import seasons_of
+from .subject import SeriesSubject
+
+#: windows -> forecasts by name, each with its quantiles if it has any
+Forecaster = Callable[[Mapping[str, Tensor]], Mapping[str, tuple[Tensor, Tensor | None]]]
+
+
+@dataclass
+class ForecastTask(MeasuringTask):
+    """Mean squared and absolute error over all windows, steps and channels; no window is left out.
+
+    Attributes:
+        part: Which part to measure: test, val or train.
+        horizon: Measure the first so many steps only; default all the model predicts.
+        seasons: Seasons of the seasonal naive forecast, in steps; default those that fit the step between rows, and the look-back.
+        dlinear: Fits of DLinear to measure beside the model, each with its own seed; 0 fits none.
+        dlinear_select: Take DLinear's weights of the `last` epoch, or of the `best` one on the validation part.
+        batch_size: Windows at a time; the result does not depend on it.
+    """
+
+    part: str = "test"
+    horizon: int | None = None
+    seasons: list[int] | None = None
+    dlinear: int = 1
+    dlinear_select: Select = "last"
+    batch_size: int = 256
+    name: ClassVar[str] = "forecast"
+    kind: ClassVar[str] = SERIES
+
+    def __post_init__(self) -> None:
+        """Checks ranges.
+
+        Raises:
+            RecipeError: Naming the setting.
+        """
+        if self.part not in PARTS:
+            raise RecipeError(f"part: {self.part!r} is none of {', '.join(PARTS)}")
+        if self.dlinear < 0 or self.batch_size < 1:
+            raise RecipeError(f"dlinear is {self.dlinear} (0 or more) and batch_size {self.batch_size} (1 or more)")
+
+    def measure(self, subject: SeriesSubject) -> dict[str, Any]:
+        """See `MeasuringTask`.
+
+        Raises:
+            AssemblyError: If the model does not forecast, or not as far as asked.
+        """
+        model, part = subject.model, self._part()
+        if model.config.task != "forecast":
+            raise AssemblyError(
+                f"this {model.family} was trained for {model.config.task}; measure it with --task {model.config.task}"
+            )
+        steps = checked_horizon(self.horizon, model)
+        description = own_description(subject.series, subject.config, model.config.series)
+        windows = windows_of(subject.series, model, subject.config, part, description=description)
+        seasons = seasons_of(subject.series.frequency, windows.look_back) if self.seasons is None else self.seasons
+        metrics = self._measured(windows, description, steps, _model_forecaster(model, seasons))
+        for seed in range(self.dlinear):
+            metrics |= self._measured(windows, description, steps, self._dlinear(subject, description, seed))
+        return _report(self.name, subject, windows, metrics, model, steps, self.part)
+
+    def _part(self) -> Part:
+        return self.part  # type: ignore[return-value]
+
+    def _dlinear(self, subject: SeriesSubject, description: SeriesDescription, seed: int) -> Forecaster:
+        if subject.config.split == "none":
+            return lambda view: {}  # there are no training rows to fit it on
+        train, val = (
+            windows_of(subject.series, subject.model, subject.config, p, description=description) for p in ("train", "val")
+        )
+        fitted = fit_dlinear(train, val, description, seed, self.dlinear_select)
+        return lambda view: {f"dlinear (seed {seed})": (fitted.to(view["values"].device)(view)["prediction"], None)}
+
+    @torch.no_grad()
+    def _measured(
+        self, windows: WindowSet, description: SeriesDescription, steps: int, forecaster: Forecaster
+    ) -> dict[str, dict[str, Any]]:
+        """Name -> errors, over all windows; the ranks share the batches."""
+        target = list(windows.columns.target)
+        mean, std = description.scaler(target, torch.empty(0, dtype=torch.float64))
+        found: dict[str, ForecastMetric] = {}
+        for view in _views(WindowEvalLoader(windows, batch_size=self.batch_size, rank=rank(), world_size=world_size())):
+            observed = view.get("target_observed")
+            for name, (prediction, quantiles) in forecaster(view).items():
+                if name not in found:
+                    levels = () if quantiles is None else _levels(quantiles, forecaster)
+                    found[name] = ForecastMetric(steps, target, mean, std, levels)
+                found[name].update(
+                    prediction[:, :steps].cpu(),
+                    view["target"][:, :steps].cpu(),
+                    None if observed is None else observed[:, :steps].cpu(),
+                    None if quantiles is None else quantiles[:, :steps].cpu(),
+                )
+        for metric in found.values():
+            metric.merge_ranks()
+        return {name: metric.compute() for name, metric in found.items()}
+
+    @classmethod
+    def tables(cls, report: Mapping[str, Any]) -> list[Table]:
+        """See `MeasuringTask`."""
+        rows = [("model", *_row(report["metrics"]))]
+        rows += [(name.replace("_", " "), *_row(values)) for name, values in report["baselines"].items()]
+        n, settings = report["n"], report["settings"]
+        title = (
+            f"forecast of {settings['horizon']} steps from {settings['look_back']}: {n['windows']} windows x {n['channels']} channels of "
+            f"{report['data']} ({settings['part']})"
+        )
+        header = ("forecast", "MSE", "MAE", "MSE, own units", "MAE, own units")
+        found = [Table(title, header, rows)]
+        if "wql" in report["metrics"]:
+            found.append(_quantile_table(report["metrics"]))
+        return found
+
+
+def checked_horizon(asked: int | None, model: Any) -> int:
+    """How many steps are wanted of a model.
+
+    Raises:
+        AssemblyError: If it is more than the model was trained for: further steps would be made up.
+    """
+    most = int(model.config.horizon)
+    if asked is None:
+        return most
+    if not 1 <= asked <= most:
+        raise AssemblyError(
+            f"horizon: {asked} steps are asked for, and this model was trained to predict 1 to {most}; train one with "
+            f"model.horizon: {asked}"
+        )
+    return asked
+
+
+def _views(loader: WindowEvalLoader) -> Iterator[dict[str, Tensor]]:
+    for batch in loader:
+        yield {key: value for key, value in batch.items() if isinstance(value, Tensor)}
+
+
+def _model_forecaster(model: Any, seasons: list[int]) -> Forecaster:
+    """The model and all forecasts that need none, in one pass."""
+
+    def forecast(view: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor | None]]:
+        model.eval()
+        outputs = model({key: value.to(model.device) for key, value in view.items()})
+        channels = view["target"].shape[2]
+        naive = naive_forecasts(view["values"][..., :channels], _of(view, channels), view["target"].shape[1], seasons)
+        found = {"model": (outputs["prediction"], outputs.get("quantiles"))}
+        return found | {name: (values, None) for name, values in naive.items()}
+
+    forecast.levels = getattr(model.config, "quantiles", None) or ()  # type: ignore[attr-defined]
+    return forecast
+
+
+def _levels(quantiles: Tensor, forecaster: Forecaster) -> list[float]:
+    return list(forecaster.levels)  # type: ignore[attr-defined]
+
+
+def _of(view: Mapping[str, Tensor], channels: int) -> Tensor | None:
+    return view["observed"][..., :channels] if "observed" in view else None
+
+
+def _report(
+    task: str, subject: SeriesSubject, windows: WindowSet, metrics: dict[str, Any], model: Any, steps: int, part: str
+) -> dict[str, Any]:
+    own = metrics.pop("model")
+    n = {
+        "windows": own["windows"],
+        "series": len(windows.shard_sizes),
+        "channels": len(windows.columns.target),
+        "elements": own["elements"],
+        "series_without_window": len(windows.left_out),
+    }
+    settings = {"look_back": windows.look_back, "horizon": steps, "part": part, "split": subject.config.split}
+    return subject.report(task, n, metrics=own, baselines=metrics, settings=settings)
+
+
+def _row(errors: Mapping[str, Any]) -> list[str]:
+    own = errors.get("original", {})
+    return [f"{errors['mse']:.4f}", f"{errors['mae']:.4f}", *[f"{own[key]:.4g}" if key in own else "-" for key in ("mse", "mae")]]
+
+
+def _quantile_table(errors: Mapping[str, Any]) -> Table:
+    rows = [(f"{float(level):g}", f"{share:.3f}") for level, share in errors["coverage"].items()]
+    return Table(f"quantiles: WQL {errors['wql']:.4f}, pinball {errors['pinball']:.4f}", ("level", "share below"), rows)

@@ -1,0 +1,128 @@
+"""Windows of time series: what their stages read, validate by and show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from modalign import zoo
+from modalign.datasets.loading.plan import BatchPlan
+from modalign.datasets.series.loader import WindowEvalLoader, WindowLoader
+from modalign.zoo.errors import RecipeError
+from modalign.zoo.losses.parts.distributed import rank as own_rank
+from modalign.zoo.losses.parts.distributed import world_size as ranks
+from modalign.zoo.metrics.forecast import ForecastMetric
+
+from ..kinds import SERIES, Measure
+from ..recipe import DataConfig, Recipe, StageConfig
+from .data import config_of, describe, open_series, sources_of, training_names, weights_of, windows_of
+from .subject import SeriesSubject
+from .tasks import preparation
+
+_EVAL_BATCH = 256
+
+
+class SeriesKind:
+    """See `Kind`."""
+
+    name, task, metric = SERIES, "forecast", "mse"
+
+    def metrics(self) -> Mapping[str, bool]:
+        """Errors, all the lower the better; accuracy of classification."""
+        return {"mse": False, "mae": False, "accuracy": True}
+
+    def start(self, model: Any, recipe: Recipe, stage: str) -> None:
+        """Fits the scaler on the training rows and tells the model its columns."""
+        data = recipe.stage_data(stage)
+        config = config_of(data)
+        sets = sources_of(training_names(data, f"stages.{stage}.data"), config, data)
+        model.describe(describe(sets, config))
+
+    def check(self, model: Any, stage: StageConfig, trained: Sequence[Any], where: str) -> None:
+        """Refuses what is for pictures and texts."""
+        if stage.cache.image or stage.cache.text or stage.cache.teacher_text:
+            raise RecipeError(f"{where}.cache: a model of time series has no features to keep; take it out")
+
+    def loader(
+        self,
+        model: Any,
+        teachers: Sequence[Any],
+        stage: StageConfig,
+        data: DataConfig,
+        objective: Any,
+        *,
+        where: str,
+        seed: int,
+        rank: int,
+        world_size: int,
+        folder: Path,
+    ) -> WindowLoader:
+        """The training windows in the plan's order."""
+        config = config_of(data)
+        sets = sources_of(training_names(data, f"{where}.data"), config, data)
+        sources = [windows_of(series, model, config, "train", stride=config.stride) for series in sets]
+        sizes = [source.shard_sizes for source in sources]
+        plan = BatchPlan(sizes, weights_of(data.train), data.batch_size, seed, data.samples_per_epoch)
+        prepare = preparation(model, config, data.batch_size)
+        return WindowLoader(
+            sources, plan, prepare, rank=rank, world_size=world_size, num_workers=data.num_workers, timeout=data.timeout
+        )
+
+    def measure(self, model: Any, recipe: Recipe, stage: str) -> Measure:
+        """Errors on every window of the validation part, shared out over ranks.
+
+        Raises:
+            RecipeError: If there is no validation set.
+        """
+        data = recipe.stage_data(stage)
+        if data.val is None:
+            raise RecipeError(f"stages.{stage}.validate: there is nothing to validate on; give data.val, or take validate out")
+        config = config_of(data)
+        windows = windows_of(open_series(data.val, config, data), model, config, "val", stride=config.val_stride)
+        loader = WindowEvalLoader(
+            windows, batch_size=_EVAL_BATCH, prepare=preparation(model, config), rank=own_rank(), world_size=ranks()
+        )
+
+        @torch.no_grad()
+        def measured(model: Any) -> dict[str, float]:
+            model.eval()
+            length = model.config.horizon if model.config.task == "forecast" else model.config.look_back
+            metric = ForecastMetric(length, model.config.series.target)
+            for batch in loader:
+                view = {key: value.to(model.device) for key, value in batch.items() if isinstance(value, torch.Tensor)}
+                metric.update(model(view)["prediction"], view["target"], view.get("target_observed"))
+            metric.merge_ranks()
+            found = metric.compute()
+            return {"mse": found["mse"], "mae": found["mae"]}
+
+        return measured
+
+    def notes(self, task: Any, stream: Any) -> dict[str, Any]:
+        """How many windows there were to train on, and which series were too short for one."""
+        sources = stream.loader.sources
+        left_out = [key for source in sources for key in source.left_out]
+        found: dict[str, Any] = {"training_windows": sum(len(source) for source in sources)}
+        return found | ({"series_without_window": left_out} if left_out else {})
+
+    def check_test(self, recipe: Recipe, stage: str) -> None:
+        """Opens the test series."""
+        data = recipe.stage_data(stage)
+        assert data.test is not None
+        open_series(data.test, config_of(data), data)
+
+    def subject(self, recipe: Recipe, release: Path, stage: str, device: str) -> SeriesSubject:
+        """See `Kind`."""
+        data = recipe.stage_data(stage)
+        assert data.test is not None
+        config = config_of(data)
+        model = zoo.load(release, device)
+        return SeriesSubject(model, stage, open_series(data.test, config, data), data.test, config)
+
+    def pictures(self, recipe: Recipe, subject: SeriesSubject, evaluations: Mapping[str, Any]) -> str:
+        """Forecasts against truth, error by step, and how far the branches agree layer by layer."""
+        from .pictures import forecast_pictures
+
+        return forecast_pictures(subject, evaluations)
