@@ -21,6 +21,12 @@ from .switches import is_yes_or_no, with_values
 COMMANDS: dict[str, tuple[str, str, tuple[str, ...], str]] = {
     "train": ("modalign.trainers.commands.train", "main", (), "train a recipe, or go on with it"),
     "eval": ("modalign.trainers.evaluation.command", "evaluate", ("model",), "measure a model on shards"),
+    "forecast": (
+        "modalign.trainers.commands.forecast",
+        "forecast",
+        ("model", "history"),
+        "what follows a series, in its own units",
+    ),
     "embed": ("modalign.trainers.commands.embed", "embed", ("model",), "write the vectors of shards to a file"),
     "search": ("modalign.trainers.commands.search", "search", ("model", "query"), "find the pictures that fit a text"),
     "export": ("modalign.trainers.commands.export", "export", ("model",), "write a model in another library's layout"),
@@ -104,7 +110,7 @@ def _dispatch(arguments: list[str]) -> int:
     rest = allow_modules(arguments[words:])
     module, function, positional, _ = COMMANDS[name]
     call = getattr(import_module(module), function)
-    if name in ("eval", "embed", "search"):
+    if name in ("eval", "forecast", "embed", "search"):
         from .console import quiet_libraries
 
         quiet_libraries()

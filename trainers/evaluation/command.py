@@ -12,11 +12,14 @@ from typing import Any, Literal
 from modalign.datasets.remote.access import remote_of
 from modalign.datasets.shards import ShardSet
 from modalign.zoo.checkpoints.durable import write_text
+from modalign.zoo.errors import RecipeError
 
 from ..caches import text_vectors
 from ..console import console, print_table, track
 from ..device import pick_device
+from ..kinds import SERIES, kind_of
 from ..parallel.rank import global_rank
+from ..series.opening import series_subject
 from .task import Subject
 from .tasks import TASKS, build_task
 from .vectors import Features
@@ -25,7 +28,7 @@ from .vectors import Features
 def evaluate(
     model: str,
     data: str,
-    task: str = "retrieval",
+    task: str | None = None,
     json: str | None = None,
     languages: list[str] | None = None,
     num_workers: int = 0,
@@ -48,6 +51,19 @@ def evaluate(
     stay: float | None = None,
     least_pairs: int | None = None,
     layers: int | None = None,
+    split: str | dict[str, Any] | None = None,
+    part: Literal["test", "val", "train"] | None = None,
+    horizon: int | None = None,
+    seasons: list[int] | None = None,
+    dlinear: int | None = None,
+    dlinear_select: Literal["last", "best"] | None = None,
+    target: list[str] | None = None,
+    past: list[str] | None = None,
+    known: list[str] | None = None,
+    time: str | None = None,
+    id: str | None = None,
+    layout: Literal["wide", "long"] | None = None,
+    frequency: str | None = None,
 ) -> None:
     """Measures a model on shards and prints a table.
 
@@ -55,8 +71,9 @@ def evaluate(
 
     Args:
         model: A run folder, a release or a name.
-        data: Shards: a folder or asset:NAME/SPLIT.
-        task: What to measure: retrieval, zeroshot, alignment or crosslingual.
+        data: Shards: a folder or asset:NAME/SPLIT. For time series also a table, CSV or Parquet.
+        task: What to measure: retrieval, zeroshot, alignment, crosslingual; for time series forecast, imputation, anomaly,
+            classification or short_term. Default what the model is for.
         json: Write the result here too.
         languages: Caption languages; default all.
         num_workers: Worker processes that decode pictures.
@@ -79,16 +96,39 @@ def evaluate(
         stay: (crosslingual) Weight of not turning, for few pairs; default 1e-6.
         least_pairs: (crosslingual) Leave out languages with fewer pairs; default 10.
         layers: (crosslingual) Also MEXA of each layer, on so many pairs; the paper takes 100.
+        split: (time series) Rows of train, val and test: ett_hour, none, `{train: 0.7, val: 0.1, test: 0.2}` or dates; default as the
+            model was trained. A scaler is fitted on the training rows of the data given; with none the model's own is used.
+        part: (time series) Which part to measure; default test.
+        horizon: (forecast) Only the first so many steps.
+        seasons: (forecast) Seasons of the seasonal naive forecast, in steps.
+        dlinear: (forecast) So many fits of DLinear beside the model; default 1.
+        dlinear_select: (forecast) DLinear's weights of the last epoch, or of the best on the validation part.
+        target: (time series) Columns to predict; default the model's where the data have them, else all.
+        past: (time series) Past covariates.
+        known: (time series) Known-future covariates.
+        time: (time series) Column of a table with the times.
+        id: (time series) Column of a table that tells series apart.
+        layout: (time series) Whether a table is wide or long.
+        frequency: (time series) Step between rows, such as h or 15min.
     """
     asked = {key: value for key, value in locals().items() if value is not None and key not in _OURS}
     from modalign import zoo
 
-    measure = build_task(task, asked, f"--task {task}")
-    open_set = partial(ShardSet, remote=remote_of(allow_remote))
     with _process_group(pick_device(device)) as (own_device, ranks):
-        loaded, shards = zoo.load(model, own_device), open_set(data)
-        features = Features(text=text_vectors(loaded.text, [shards], languages)) if cache else Features()
-        subject = Subject(loaded, model, shards, data, features, num_workers, track, over_ranks=ranks > 1, open=open_set)
+        loaded = zoo.load(model, own_device)
+        kind = kind_of(loaded)
+        task = task or (loaded.config.task if kind.name == SERIES else kind.task)
+        _check_kind(task, kind.name, loaded)
+        if kind.name == SERIES:
+            settings = {key: asked.pop(key) for key in _SERIES if key in asked}
+            measure = build_task(task, asked, f"--task {task}")
+            subject = series_subject(loaded, model, data, settings, allow_remote, over_ranks=ranks > 1)
+        else:
+            measure = build_task(task, asked, f"--task {task}")
+            open_set = partial(ShardSet, remote=remote_of(allow_remote))
+            shards = open_set(data)
+            features = Features(text=text_vectors(loaded.text, [shards], languages)) if cache else Features()
+            subject = Subject(loaded, model, shards, data, features, num_workers, track, over_ranks=ranks > 1, open=open_set)
         report = measure.measure(subject)
     if global_rank() > 0:
         return
@@ -96,6 +136,21 @@ def evaluate(
     if json:
         write_json(Path(json), report)
         console.print(f"written: {json}")
+
+
+_SERIES = ("split", "target", "past", "known", "time", "id", "layout", "frequency")
+
+
+def _check_kind(task: str, kind: str, model: Any) -> None:
+    """Refuses to measure a model by what is for another kind of data.
+
+    Raises:
+        RecipeError: Naming the tasks there are for it.
+    """
+    if TASKS.get(task).kind != kind:
+        fitting = ", ".join(name for name in TASKS.names() if TASKS.get(name).kind == kind)
+        what = "time series" if kind == SERIES else "pictures and texts"
+        raise RecipeError(f"--task {task}: this {model.family} is a model of {what}; what can be measured of it is {fitting}")
 
 
 _OURS = ("model", "data", "task", "json", "num_workers", "device", "allow_remote", "cache")

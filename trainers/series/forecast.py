@@ -17,6 +17,7 @@ from modalign.zoo.losses.parts.distributed import rank, world_size
 from modalign.zoo.metrics.forecast import ForecastMetric
 from modalign.zoo.series.description import SeriesDescription
 from modalign.zoo.series.naive import naive_forecasts
+from modalign.zoo.series.predict import checked_horizon
 
 from ..evaluation.task import MeasuringTask, Table
 from ..kinds import SERIES
@@ -38,7 +39,7 @@ class ForecastTask(MeasuringTask):
         horizon: Measure the first so many steps only; default all the model predicts.
         seasons: Seasons of the seasonal naive forecast, in steps; default those that fit the step between rows, and the look-back.
         dlinear: Fits of DLinear to measure beside the model, each with its own seed; 0 fits none.
-        dlinear_select: Take DLinear's weights of the `last` epoch, or of the `best` one on the validation part.
+        dlinear_select: Take DLinear's weights of the `best` epoch on the validation part, as its usual script does, or of the `last`.
         batch_size: Windows at a time; the result does not depend on it.
     """
 
@@ -46,7 +47,7 @@ class ForecastTask(MeasuringTask):
     horizon: int | None = None
     seasons: list[int] | None = None
     dlinear: int = 1
-    dlinear_select: Select = "last"
+    dlinear_select: Select = "best"
     batch_size: int = 256
     name: ClassVar[str] = "forecast"
     kind: ClassVar[str] = SERIES
@@ -133,23 +134,6 @@ class ForecastTask(MeasuringTask):
         if "wql" in report["metrics"]:
             found.append(_quantile_table(report["metrics"]))
         return found
-
-
-def checked_horizon(asked: int | None, model: Any) -> int:
-    """How many steps are wanted of a model.
-
-    Raises:
-        AssemblyError: If it is more than the model was trained for: further steps would be made up.
-    """
-    most = int(model.config.horizon)
-    if asked is None:
-        return most
-    if not 1 <= asked <= most:
-        raise AssemblyError(
-            f"horizon: {asked} steps are asked for, and this model was trained to predict 1 to {most}; train one with "
-            f"model.horizon: {asked}"
-        )
-    return asked
 
 
 def _views(loader: WindowEvalLoader) -> Iterator[dict[str, Tensor]]:

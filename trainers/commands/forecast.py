@@ -1,0 +1,196 @@
+"""`modalign forecast MODEL HISTORY`: what follows a user's series, in its own units and with real times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from modalign import zoo
+from modalign.datasets.series.series_set import Series, SeriesSet
+from modalign.zoo.errors import AssemblyError, DataError
+from modalign.zoo.series.description import SeriesDescription
+from modalign.zoo.series.predict import Forecast, predict
+
+from ..console import console, print_table
+from ..device import pick_device
+from ..kinds import SERIES, kind_of
+from ..series.data import columns_from
+from ..series.forecast_plot import plot_forecast
+from ..series.opening import check_step, config_for
+
+
+def forecast(
+    model: str,
+    history: str,
+    horizon: int | None = None,
+    out: str = "forecast.csv",
+    plot: str | None = None,
+    future: str | None = None,
+    scaler: Literal["model", "own"] = "model",
+    time: str | None = None,
+    id: str | None = None,
+    layout: Literal["wide", "long"] = "wide",
+    frequency: str | None = None,
+    device: str = "auto",
+) -> None:
+    """Forecasts what follows the rows of a table, for every series in it.
+
+    The last rows are what the model looks back on; they may have gaps and missing values. Forecasts are in the columns' own units.
+    Where the model has quantiles, there is a column for each, such as `OT q0.1`.
+
+    Args:
+        model: A run folder, a release or a name.
+        history: A table (CSV, Parquet) or shards with the model's columns.
+        horizon: Steps to forecast; default all the model was trained for, and never more.
+        out: The CSV to write; it must not exist.
+        plot: Also draw history and forecast into this PNG.
+        future: A table with the known-future columns for the steps to forecast, if the model reads such.
+        scaler: Scale by the `model`'s training rows, or by the `own` rows of each series, for series of another size.
+        time: Column with the times; found by its name if not given.
+        id: Column that tells several series apart.
+        layout: Whether the table has a column per channel (`wide`) or a row per value (`long`).
+        frequency: Step between rows; inferred if not given.
+        device: Where to compute.
+
+    Raises:
+        ModalignError: If columns, step or rows do not fit the model.
+    """
+    target = Path(out)
+    if target.exists():
+        raise DataError(f"{out}: there is already such a file, and nothing is overwritten; choose another name with --out")
+    loaded = zoo.load(model, pick_device(device))
+    if kind_of(loaded).name != SERIES or loaded.config.series is None:
+        raise AssemblyError(
+            f"{model}: this {loaded.family} does not forecast time series; give a model that does (modalign zoo list)"
+        )
+    known: SeriesDescription = loaded.config.series
+    config = config_for(
+        known, {k: v for k, v in {"time": time, "id": id, "frequency": frequency}.items() if v} | {"layout": layout}
+    )
+    tables = {"time": config.time, "id": config.id, "layout": config.layout, "frequency": config.frequency}
+    series = SeriesSet.open(history, **tables)  # type: ignore[arg-type]
+    for note in series.notes:
+        console.print(note, highlight=False)
+    check_step(series, known)
+    later = None if future is None else {one.key: one for one in SeriesSet.open(future, **tables).series}  # type: ignore[arg-type]
+    found = [(one, _forecast_of(loaded, one, known, series.name, later, horizon, scaler)) for one in series.series]
+    write_forecasts(target, found)
+    steps = len(found[0][1].values)
+    first, last = (found[0][0].future(steps)[place] for place in (0, -1))
+    console.print(f"{steps} steps of {len(found)} series, {_text(first)} to {_text(last)}: {out}", highlight=False)
+    _print(found[0])
+    if plot is not None:
+        plot_forecast(found, Path(plot))
+        console.print(f"the picture: {plot}", highlight=False)
+
+
+def _forecast_of(
+    model: Any,
+    one: Series,
+    known: SeriesDescription,
+    name: str,
+    later: dict[str, Series] | None,
+    horizon: int | None,
+    scaler: str,
+) -> Forecast:
+    where = f"{name}: series {one.key!r}"
+    columns = columns_from(known)
+    history = _columns(one, [*columns.target, *columns.past], where)
+    description = known if scaler == "model" else _own_scale(known, one, where)
+    future = None
+    if known.known:
+        if later is None or one.key not in later:
+            raise DataError(
+                f"{where}: the model also reads {', '.join(known.known)} for the horizon; give them with --future TABLE"
+            )
+        future = np.concatenate([_columns(one, known.known, where), _columns(later[one.key], known.known, f"{where} (--future)")])
+        future = future[: len(history) + int(model.config.horizon)]
+    return predict(
+        model,
+        torch.from_numpy(history),
+        known=None if future is None else torch.from_numpy(future),
+        horizon=horizon,
+        description=description,
+        name=where,
+    )
+
+
+def _columns(one: Series, names: Sequence[str], where: str) -> np.ndarray:
+    from modalign.zoo.errors import nearest
+
+    for column in names:
+        if column not in one.columns:
+            raise DataError(f"{where}: there is no column {column!r}, which the model reads{nearest(column, one.columns)}")
+    return one.values[:, [one.columns.index(column) for column in names]]
+
+
+def _own_scale(known: SeriesDescription, one: Series, where: str) -> SeriesDescription:
+    """The same columns with the scale of a series' own rows."""
+    from dataclasses import replace
+
+    scale = {}
+    for column in (*known.channels, *known.known):
+        values = _columns(one, [column], where)[:, 0]
+        values = values[~np.isnan(values)]
+        if not len(values) or values.std() == 0:
+            raise DataError(f"{where}: column {column!r} has no spread of its own to scale by; leave out --scaler own")
+        scale[column] = [float(values.mean()), float(values.std())]
+    return replace(known, scale=scale)
+
+
+def write_forecasts(path: Path, found: Sequence[tuple[Series, Forecast]]) -> None:
+    """Writes a CSV: series (where there are several), time, a column per target and per quantile.
+
+    Raises:
+        DataError: If the file cannot be written.
+    """
+    import csv
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("x", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream)
+            first, forecast = found[0]
+            head = ["series"] if len(found) > 1 else []
+            time = "time" if first.start is not None else "row"
+            named = [f"{column} q{level:g}" for column in forecast.columns for level in forecast.levels]
+            writer.writerow([*head, time, *forecast.columns, *named])
+            for one, forecast in found:
+                writer.writerows([*([one.key] if head else []), *row] for row in _rows(one, forecast))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror or error}); choose another name with --out") from None
+
+
+def _rows(one: Series, forecast: Forecast) -> list[list[Any]]:
+    rows = []
+    for step, moment in enumerate(one.future(len(forecast.values))):
+        numbers = forecast.values[step].tolist()
+        if forecast.quantiles is not None:
+            numbers += forecast.quantiles[step].flatten().tolist()
+        rows.append([_text(moment), *[f"{number:.6g}" for number in numbers]])
+    return rows
+
+
+def _text(moment: Any) -> str:
+    """A time without the parts of it that are zero in all of a day's or hour's rows."""
+    return str(moment) if not isinstance(moment, np.datetime64) else str(moment.astype("datetime64[s]")).replace("T", " ")
+
+
+def _print(found: tuple[Series, Forecast]) -> None:
+    one, forecast = found
+    rows = _rows(one, forecast)
+    shown = rows if len(rows) <= 6 else [*rows[:3], ["…"] + [""] * len(forecast.columns), *rows[-2:]]
+    width = 1 + min(len(forecast.columns), 6)
+    print_table(f"series {one.key}", ("time", *forecast.columns)[:width], [_short(row[:width]) for row in shown])
+
+
+def _short(row: list[Any]) -> list[Any]:
+    """Few enough letters that seven columns fit a terminal."""
+    return [
+        row[0].removesuffix(":00") if len(row[0]) > 16 else row[0],
+        *[f"{float(cell):.4g}" if cell else "" for cell in row[1:]],
+    ]

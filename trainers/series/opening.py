@@ -1,0 +1,82 @@
+"""Data that a command names, opened for a model: columns, split and step as the model was trained, unless said otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from modalign.datasets.remote.access import remote_of
+from modalign.datasets.series.config import SeriesConfig
+from modalign.datasets.series.series_set import SeriesSet
+from modalign.zoo.configure import fill
+from modalign.zoo.errors import AssemblyError, DataError
+
+from .subject import SeriesSubject
+
+
+def series_subject(
+    model: Any, name: str, data: str, settings: Mapping[str, Any], allow_remote: list[str] | None, *, over_ranks: bool = False
+) -> SeriesSubject:
+    """A model and a set of series to measure it on.
+
+    Args:
+        model: The model.
+        name: What results call it.
+        data: A table or shards.
+        settings: What the command said of columns, split and table; plain values.
+        allow_remote: Where shards may be read from.
+        over_ranks: Whether ranks share the work.
+
+    Raises:
+        AssemblyError: If the model was told of no data.
+        DataError: If the data cannot be read, or have another step than the model was trained on.
+    """
+    known = model.config.series
+    if known is None:
+        raise AssemblyError(f"this {model.family} was never trained on data; train it first")
+    config = config_for(known, settings)
+    series = SeriesSet.open(
+        data,
+        time=config.time,
+        id=config.id,
+        label=config.label,
+        layout=config.layout,
+        static=config.static,
+        frequency=config.frequency,
+        remote=remote_of(allow_remote),
+    )
+    _choose_columns(config, series, known, settings)
+    return SeriesSubject(model, name, series, data, config, over_ranks)
+
+
+def config_for(known: Any, settings: Mapping[str, Any]) -> SeriesConfig:
+    """How data are read and split for a model: its own split and static numbers, unless settings say otherwise."""
+    plain = {"split": known.split, "static": list(known.static), **settings}
+    return fill(SeriesConfig, plain, "settings of the data")
+
+
+def _choose_columns(config: SeriesConfig, series: SeriesSet, known: Any, settings: Mapping[str, Any]) -> None:
+    """The model's own columns where the data have them; other data are read whole, as channels of their own."""
+    if "target" in settings:
+        return
+    if all(column in series.columns for column in (*known.target, *known.past, *known.known)):
+        config.target, config.past, config.known = list(known.target), list(known.past), list(known.known)
+    elif known.known or known.past:
+        missing = next(column for column in (*known.target, *known.past, *known.known) if column not in series.columns)
+        raise DataError(
+            f"{series.name}: there is no column {missing!r}, and this model reads covariates; name the columns with --target, --past "
+            f"and --known (there are: {', '.join(series.columns)})"
+        )
+
+
+def check_step(series: SeriesSet, known: Any) -> None:
+    """Refuses series of another step than the model was trained on.
+
+    Raises:
+        DataError: Naming both.
+    """
+    if known.frequency is not None and series.frequency is not None and series.frequency != known.frequency:
+        raise DataError(
+            f"{series.name}: its rows are one {series.frequency} apart, the model was trained on rows one {known.frequency} apart; "
+            "resample the data, or train a model on data of this step"
+        )

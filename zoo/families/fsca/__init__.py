@@ -1,0 +1,1 @@
+"""FSCA: context alignment of patches and a frozen language model."""

@@ -1,0 +1,1 @@
+"""Graphs over the tokens of a sequence, and the convolution on them."""

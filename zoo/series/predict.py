@@ -1,0 +1,120 @@
+"""From the past of a series in its own units to its future in its own units: what a model is used for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import AssemblyError, DataError
+from .description import SeriesDescription
+
+
+@dataclass
+class Forecast:
+    """A forecast in the columns' own units.
+
+    Attributes:
+        columns: The targets.
+        values: (H, C_target).
+        quantiles: (H, C_target, Q), where the model has them.
+        levels: Their Q levels.
+    """
+
+    columns: list[str]
+    values: Tensor
+    quantiles: Tensor | None = None
+    levels: tuple[float, ...] = ()
+
+
+def checked_horizon(asked: int | None, model: Any) -> int:
+    """How many steps are wanted of a model.
+
+    Raises:
+        AssemblyError: If it is more than the model was trained for: further steps would be made up.
+    """
+    most = int(model.config.horizon)
+    if asked is None:
+        return most
+    if not 1 <= asked <= most:
+        raise AssemblyError(
+            f"horizon: {asked} steps are asked for, and this model was trained to predict 1 to {most}; train one with "
+            f"model.horizon: {asked}"
+        )
+    return asked
+
+
+@torch.inference_mode()
+def predict(
+    model: Any,
+    history: Tensor,
+    *,
+    known: Tensor | None = None,
+    horizon: int | None = None,
+    description: SeriesDescription | None = None,
+    name: str = "the history",
+) -> Forecast:
+    """Forecasts what follows a series.
+
+    Args:
+        model: A forecasting model.
+        history: (T, C) float64, T at least the look-back, of which the last rows are read; columns as `description.channels` has them,
+            NaN where a value is missing.
+        known: (T + H, K) known-future covariates, or (L + H, K): the last L + H rows are read.
+        horizon: Steps wanted; default all the model predicts.
+        description: Columns and scaler; default the model's own.
+        name: What messages call the history.
+
+    Raises:
+        AssemblyError: If the model does not forecast, or not as far.
+        DataError: If there are too few rows, a target has no value in the look-back, or known-future covariates are missing.
+    """
+    description = description or model.config.series
+    if description is None or model.config.task not in ("forecast", "short_term"):
+        raise AssemblyError(f"this {model.family} does not forecast, or was never trained; train it with model.task: forecast")
+    steps, look_back = checked_horizon(horizon, model), int(model.config.look_back)
+    batch = _batch(history, known, description, look_back, int(model.config.horizon), name)
+    outputs = model.eval()({key: value.to(model.device) for key, value in batch.items()})
+    columns = list(description.target)
+    values = description.unscaled(outputs["prediction"][0, :steps].double().cpu(), columns)
+    quantiles = outputs.get("quantiles")
+    if quantiles is None:
+        return Forecast(columns, values)
+    spread = description.unscaled(quantiles[0, :steps].double().cpu().transpose(1, 2), columns).transpose(1, 2)
+    return Forecast(columns, values, spread, tuple(model.config.quantiles))
+
+
+def _batch(
+    history: Tensor, known: Tensor | None, description: SeriesDescription, look_back: int, horizon: int, name: str
+) -> dict[str, Tensor]:
+    if len(history) < look_back:
+        raise DataError(
+            f"{name} has {len(history)} rows, and the model looks back {look_back}: give that many, the last ones before the forecast"
+        )
+    scaled = description.scaled(history[-look_back:].double(), description.channels)
+    observed = ~scaled.isnan()
+    for place, column in enumerate(description.target):
+        if not bool(observed[:, place].any()):
+            raise DataError(
+                f"{name}: column {column!r} has no value in the last {look_back} rows, so there is nothing to go on from"
+            )
+    batch = {"values": scaled.nan_to_num(0.0).float()[None]}
+    if not bool(observed.all()):
+        batch["observed"] = observed[None]
+    if description.known:
+        batch["known"] = _known(known, description, look_back + horizon, name)[None]
+    return batch
+
+
+def _known(known: Tensor | None, description: SeriesDescription, rows: int, name: str) -> Tensor:
+    if known is None or len(known) < rows:
+        raise DataError(
+            f"{name}: the model reads {', '.join(description.known)} for the horizon too: give a table with these columns for the rows to "
+            f"be predicted ({rows} rows together with the look-back, there are {0 if known is None else len(known)})"
+        )
+    scaled = description.scaled(known[-rows:].double(), description.known)
+    if bool(scaled.isnan().any()):
+        raise DataError(f"{name}: a known-future column has missing values in the look-back or the horizon; fill them")
+    return scaled.float()
