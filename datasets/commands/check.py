@@ -13,6 +13,8 @@ from modalign.zoo.errors import DataError
 from ..decoding.sample import decode_sample
 from ..packing.pack import describe
 from ..remote.access import Remote, remote_of
+from ..series.stored import TASK as SERIES
+from ..series.stored import checked_series
 from ..shards.foreign import unknown_tars
 from ..shards.index import build_index, read_index
 from ..shards.manifest import FILE_NAME, write_atomic
@@ -118,6 +120,8 @@ def _content_findings(name: str, store: Store, decode: bool, remote: Remote) -> 
         try:
             raw = shards.read(number)
             sample = decode_sample(raw, None if decode else ["caption"])
+            if decode and store.manifest.task == SERIES:
+                checked_series(raw, sample)
         except DataError as error:
             findings.append(Finding(label, str(error), shards.key(number), getattr(error, "field", ""), number))
             continue

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from modalign.zoo.errors import DataError
 
 from ..decoding.sample import Sample, decode_sample
 from ..loading.order import permutation
 from ..remote.access import remote_of
-from ..shards.shard_set import ShardSet
+from ..series.sketch import described, sketch
+from ..series.stored import TASK as SERIES
+from ..series.stored import checked_series
+from ..shards.shard_set import RawSample, ShardSet
 from .sheet import contact_sheet, sheet_path
 
 
@@ -40,7 +45,10 @@ def show(
     numbers = range(len(source)) if seed < 0 else permutation(len(source), "show", seed).tolist()
     samples: list[Sample] = []
     for number in numbers:
-        sample = decode_sample(source.read(number))
+        raw = source.read(number)
+        sample = decode_sample(raw)
+        if source.manifest.task == SERIES:
+            sample = _sketched(raw, sample)
         if not lang or lang in sample.captions:
             samples.append(sample)
         if len(samples) == n:
@@ -59,8 +67,14 @@ def show(
     print(f"written: {path}")
 
 
+def _sketched(raw: RawSample, sample: Sample) -> Sample:
+    """A series as a picture of its columns and a line about it."""
+    series = checked_series(raw, sample)
+    return replace(sample, key=series.key, images=[sketch(series)], captions=sample.captions or {"": [described(series)]})
+
+
 def _caption(sample: Sample, lang: str) -> str:
     language = lang or next(iter(sample.captions), "")
     texts = sample.captions.get(language, [""])
     more = sum(len(others) for others in sample.captions.values()) - 1
-    return f"[{language}] {texts[0]}" + (f" (+{more})" if more > 0 else "")
+    return (f"[{language}] " if language else "") + texts[0] + (f" (+{more})" if more > 0 else "")

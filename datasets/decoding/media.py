@@ -15,6 +15,7 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "image-text": ("image", "txt"),
     "audio-text": ("audio", "txt"),
     "series-text": ("series", "txt"),
+    "series": ("series",),
 }
 
 

@@ -72,7 +72,8 @@ def describe(manifest: Manifest, out: str | Path) -> str:
     unnamed = "und" in manifest.schema.get("languages", {})
     hint = "\nund = language not stated: recipes that ask for a language do not find these; pack with --lang en to name it"
     samples, shards = counted(manifest.samples, "sample"), counted(len(manifest.shards), "shard")
-    return f"{out}: {samples} ({manifest.task}) in {shards}, {size:.1f} MB; captions: {languages}{hint if unnamed else ''}"
+    captions = f"; captions: {languages}{hint if unnamed else ''}" if languages else ""
+    return f"{out}: {samples} ({manifest.task}) in {shards}, {size:.1f} MB{captions}"
 
 
 def _collect(place: Path, lang: str, delimiter: str, join_captions: bool) -> tuple[list[Row], list[str]]:

@@ -22,7 +22,7 @@ def ready_folder(asset: Asset) -> Path | None:
 
 
 def raw_folder(asset: Asset) -> Path:
-    """Returns ``MODALIGN_DATA/NAME`` if it holds the raw source that the converter reads.
+    """Returns ``MODALIGN_DATA/NAME``, or the data set's folder there, if it holds the raw source that the converter reads.
 
     Raises:
         SourceUnavailable: If it does not, with the reason.
@@ -31,6 +31,8 @@ def raw_folder(asset: Asset) -> Path:
     if root is None:
         raise SourceUnavailable("MODALIGN_DATA is not set")
     folder = root / asset.name
+    if not folder.is_dir() and asset.folder:
+        folder = root / asset.folder
     if not folder.is_dir():
         raise SourceUnavailable(f"there is no {folder}")
     if not asset.raw:
