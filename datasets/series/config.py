@@ -7,6 +7,7 @@ from typing import Literal
 
 from modalign.zoo.errors import RecipeError
 
+FRACTIONS: dict[str, float | str] = {"train": 0.7, "val": 0.1, "test": 0.2}
 ETT = {"ett_hour": 24, "ett_15min": 96}  # steps per day of the two kinds of ETT files
 
 
@@ -31,9 +32,13 @@ class SeriesConfig:
         time: Column with the times, of a table; found by its name if not given.
         id: Column that tells several series apart, of a table.
         label: Column with a series' class, of a table.
+        ignore: Columns of a table to leave out, such as texts.
+        missing_marks: Further texts of a table that stand for a missing value, such as `-9999`.
+        time_format: How a table writes times, as `strptime` has it, or `s`, `ms` for Unix time.
         layout: `wide` tables have a column per channel, `long` ones a row per value.
         frequency: Step between rows, as pandas writes it (`h`, `15min`, `D`); inferred if not given, checked if given.
         mask_rate: (imputation) Share of the values that are hidden.
+        anomaly: (anomaly) Column that marks anomalous rows by a number above 0: no model reads it, an evaluation compares with it.
         history: (short_term) Training cuts lie in the last `history · horizon` steps of a series.
     """
 
@@ -41,7 +46,7 @@ class SeriesConfig:
     past: list[str] = field(default_factory=list)
     known: list[str] = field(default_factory=list)
     static: list[str] = field(default_factory=list)
-    split: str | dict[str, float | str] = field(default_factory=lambda: {"train": 0.7, "val": 0.1, "test": 0.2})
+    split: str | dict[str, float | str] = field(default_factory=lambda: dict(FRACTIONS))
     stride: int = 1
     val_stride: int = 1
     few_shot: float | None = None
@@ -50,9 +55,13 @@ class SeriesConfig:
     time: str | None = None
     id: str | None = None
     label: str | None = None
+    ignore: list[str] = field(default_factory=list)
+    missing_marks: list[str] = field(default_factory=list)
+    time_format: str | None = None
     layout: Literal["wide", "long"] = "wide"
     frequency: str | None = None
     mask_rate: float = 0.25
+    anomaly: str | None = None
     history: float = 10.0
 
     def __post_init__(self) -> None:

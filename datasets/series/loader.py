@@ -63,20 +63,23 @@ class WindowReader:
         places = np.fromiter((draw.source for draw in task.draws), np.int64, len(task.draws))
         numbers = np.fromiter((draw.sample for draw in task.draws), np.int64, len(task.draws))
         try:
-            batch = self._windows(places, numbers)
+            random = self.prepare is not None or any(getattr(source, "random", False) for source in self.sources)
+            draws = [(self.seed, task.epoch, draw.draw) for draw in task.draws] if random else []
+            batch = self._windows(places, numbers, draws)
             if self.prepare is not None:
-                batch = self.prepare(batch, [(self.seed, task.epoch, draw.draw) for draw in task.draws])
+                batch = self.prepare(batch, draws)
         except DataError as error:
             return Done(error=str(error))
         batch["keys"] = Keys(self.sources, places, numbers)
         batch["sample_numbers"], batch["sources"] = numbers.tolist(), places.tolist()
         return Done(batch)
 
-    def _windows(self, places: np.ndarray, numbers: np.ndarray) -> dict[str, Any]:
+    def _windows(self, places: np.ndarray, numbers: np.ndarray, draws: Sequence[tuple[int, ...]]) -> dict[str, Any]:
         if len(self.sources) == 1:
-            return self.sources[0].batch(numbers)
+            return self.sources[0].batch(numbers, draws)
         rows = {int(source): np.flatnonzero(places == source) for source in np.unique(places)}
-        parts = {source: self.sources[source].batch(numbers[mine]) for source, mine in rows.items()}
+        own = {source: [draws[int(row)] for row in mine] if draws else [] for source, mine in rows.items()}
+        parts = {source: self.sources[source].batch(numbers[mine], own[source]) for source, mine in rows.items()}
         batch: dict[str, Any] = {}
         for name in dict.fromkeys(name for part in parts.values() for name in part):
             batch[name] = _merged(name, parts, rows, len(numbers))

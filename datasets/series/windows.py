@@ -59,7 +59,7 @@ class WindowSet:
         stride: Steps between the starts of windows.
 
     Raises:
-        DataError: If there is no window at all, or values are missing where `config.missing` refuses them.
+        DataError: If there is no window at all, or values are missing in a known-future column or where `config.missing` refuses them.
     """
 
     def __init__(
@@ -89,11 +89,12 @@ class WindowSet:
         lengths = [ranges[number][1] - ranges[number][0] for number in kept]
         self._offset = np.concatenate([[0], np.cumsum(lengths)[:-1]])
         rows = np.concatenate([_scaled(series, number, columns.scaled, scale, *ranges[number]) for number in kept])
-        missing = np.isnan(rows)
+        missing, channels = np.isnan(rows), len(columns.target) + len(columns.past)
+        if missing[:, channels:].any():  # models get no mask of known-future columns
+            raise DataError(_first_missing(self, missing[:, channels:], channels, "a known-future column has them all; fill it"))
         if missing.any() and config.missing == "error":
-            raise DataError(_first_missing(self, missing, series))
+            raise DataError(_first_missing(self, missing, 0, "data.series.missing is error; fill it, or set missing: mask"))
         self.has_missing = bool(missing.any())
-        channels = len(columns.target) + len(columns.past)
         self._rows = _Rows(np.where(missing, 0, rows).astype(np.float32), channels)
         self._observed = _Rows(~missing, channels) if self.has_missing else None
         self._static = _static(series, kept, columns.static)
@@ -121,8 +122,8 @@ class WindowSet:
     def check_cache(self, window: int) -> None:
         """As of a set of shards; windows lie in memory."""
 
-    def batch(self, numbers: Sequence[int] | np.ndarray) -> dict[str, Any]:
-        """The named tensors of some windows; see `modalign.zoo.series.base.SeriesModel` for their shapes."""
+    def batch(self, numbers: Sequence[int] | np.ndarray, draws: Sequence[tuple[int, ...]] = ()) -> dict[str, Any]:
+        """The named tensors of some windows; see `modalign.zoo.series.base.SeriesModel` for their shapes. Nothing is drawn at random."""
         numbers = np.asarray(numbers, dtype=np.int64)
         place = np.searchsorted(self._ends, numbers, side="right")
         before = self._ends[place] - np.asarray(self.shard_sizes)[place]
@@ -193,12 +194,12 @@ def _no_window(series: SeriesSet, part: str, ranges: Sequence[tuple[int, int]], 
     )
 
 
-def _first_missing(windows: WindowSet, missing: np.ndarray, series: SeriesSet) -> str:
+def _first_missing(windows: WindowSet, missing: np.ndarray, first_column: int, why: str) -> str:
     row, column = (int(value) for value in np.argwhere(missing)[0])
     place = int(np.searchsorted(windows._offset, row, side="right")) - 1
-    one = series.series[int(windows._series[place])]
+    one = windows.series.series[int(windows._series[place])]
     at = int(windows._first_row[place]) + row - int(windows._offset[place])
     return (
-        f"{series.name}: series {one.key!r}, column {windows.columns.scaled[column]!r} has no value at row {at} ({one.times()[at]}), and "
-        "data.series.missing is error; fill it, or set missing: mask"
+        f"{windows.series.name}: series {one.key!r}, column {windows.columns.scaled[first_column + column]!r} has no value at row {at} "
+        f"({one.times()[at]}), and {why}"
     )

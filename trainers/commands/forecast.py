@@ -18,7 +18,7 @@ from modalign.zoo.series.predict import Forecast, predict
 from ..console import console, print_table
 from ..device import pick_device
 from ..kinds import SERIES, kind_of
-from ..series.data import columns_from
+from ..series.data import columns_from, table_settings
 from ..series.forecast_plot import plot_forecast
 from ..series.opening import check_step, config_for
 
@@ -71,12 +71,12 @@ def forecast(
     config = config_for(
         known, {k: v for k, v in {"time": time, "id": id, "frequency": frequency}.items() if v} | {"layout": layout}
     )
-    tables = {"time": config.time, "id": config.id, "layout": config.layout, "frequency": config.frequency}
-    series = SeriesSet.open(history, **tables)  # type: ignore[arg-type]
+    tables = table_settings(config)
+    series = SeriesSet.open(history, **tables)
     for note in series.notes:
         console.print(note, highlight=False)
     check_step(series, known)
-    later = None if future is None else {one.key: one for one in SeriesSet.open(future, **tables).series}  # type: ignore[arg-type]
+    later = None if future is None else {one.key: one for one in SeriesSet.open(future, **tables).series}
     found = [(one, _forecast_of(loaded, one, known, series.name, later, horizon, scaler)) for one in series.series]
     write_forecasts(target, found)
     steps = len(found[0][1].values)

@@ -57,6 +57,10 @@ def evaluate(
     seasons: list[int] | None = None,
     dlinear: int | None = None,
     dlinear_select: Literal["last", "best"] | None = None,
+    ratio: float | None = None,
+    season: int | None = None,
+    mask_rate: float | None = None,
+    anomaly: str | None = None,
     target: list[str] | None = None,
     past: list[str] | None = None,
     known: list[str] | None = None,
@@ -91,7 +95,8 @@ def evaluate(
         sigma: (alignment) Width of the RBF kernel; default 1.
         most_pairs: (alignment) Measure on so many pairs at most; default 4096.
         pivot: (crosslingual) Language that all others are compared with; default en.
-        train_data: (crosslingual) Shards to fit the rotation on; default halves of the data itself.
+        train_data: (crosslingual) Shards to fit the rotation on; default halves of the data itself. (classification) The training set, for a
+            linear classifier beside the model.
         neighbourhood: (crosslingual) CSLS's k; default 10.
         stay: (crosslingual) Weight of not turning, for few pairs; default 1e-6.
         least_pairs: (crosslingual) Leave out languages with fewer pairs; default 10.
@@ -103,6 +108,10 @@ def evaluate(
         seasons: (forecast) Seasons of the seasonal naive forecast, in steps.
         dlinear: (forecast) So many fits of DLinear beside the model; default 1.
         dlinear_select: (forecast) DLinear's weights of the last epoch, or of the best on the validation part.
+        ratio: (anomaly) Share of rows taken to be anomalous, in percent; default 1.
+        season: (short_term) Season of MASE's scale and of the seasonal naive forecast, in steps.
+        mask_rate: (imputation) Share of the values that are hidden; default 0.25.
+        anomaly: (anomaly) Column that marks anomalous rows by a number above 0.
         target: (time series) Columns to predict; default the model's where the data have them, else all.
         past: (time series) Past covariates.
         known: (time series) Known-future covariates.
@@ -122,7 +131,7 @@ def evaluate(
         if kind.name == SERIES:
             settings = {key: asked.pop(key) for key in _SERIES if key in asked}
             measure = build_task(task, asked, f"--task {task}")
-            subject = series_subject(loaded, model, data, settings, allow_remote, over_ranks=ranks > 1)
+            subject: Any = series_subject(loaded, model, data, settings, allow_remote, over_ranks=ranks > 1)
         else:
             measure = build_task(task, asked, f"--task {task}")
             open_set = partial(ShardSet, remote=remote_of(allow_remote))
@@ -138,7 +147,7 @@ def evaluate(
         console.print(f"written: {json}")
 
 
-_SERIES = ("split", "target", "past", "known", "time", "id", "layout", "frequency")
+_SERIES = ("mask_rate", "anomaly", "split", "target", "past", "known", "time", "id", "layout", "frequency")
 
 
 def _check_kind(task: str, kind: str, model: Any) -> None:

@@ -9,7 +9,11 @@ from modalign.zoo.configure import constructor_types, fill
 from modalign.zoo.registry import Registry
 
 from ..recipe.settings import EvaluateConfig
+from ..series.anomaly import AnomalyTask
+from ..series.classification import ClassificationTask
 from ..series.forecast import ForecastTask
+from ..series.imputation import ImputationTask
+from ..series.short_term import ShortTermTask
 from .alignment import AlignmentTask
 from .crosslingual import CrossLingualTask
 from .retrieval import RetrievalTask
@@ -17,7 +21,9 @@ from .task import MeasuringTask
 from .zeroshot import ZeroShotTask
 
 TASKS = Registry("evaluation task", "modalign.tasks", {})
-for _task in (RetrievalTask, ZeroShotTask, AlignmentTask, CrossLingualTask, ForecastTask):
+_OF_PAIRS: tuple[type[MeasuringTask], ...] = (RetrievalTask, ZeroShotTask, AlignmentTask, CrossLingualTask)
+_OF_SERIES: tuple[type[MeasuringTask], ...] = (ForecastTask, ImputationTask, AnomalyTask, ClassificationTask, ShortTermTask)
+for _task in (*_OF_PAIRS, *_OF_SERIES):
     TASKS.register(_task.name)(_task)
 
 

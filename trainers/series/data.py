@@ -8,6 +8,9 @@ from typing import Any
 
 from modalign.datasets.remote.access import remote_of
 from modalign.datasets.series.config import SeriesConfig
+from modalign.datasets.series.cuts import CutSet
+from modalign.datasets.series.labelled import LabelledSet
+from modalign.datasets.series.roles import assign_roles
 from modalign.datasets.series.scale import fit_scale
 from modalign.datasets.series.series_set import SeriesSet
 from modalign.datasets.series.split import Part
@@ -18,9 +21,9 @@ from modalign.zoo.series.description import SeriesDescription
 from ..recipe import DataConfig
 
 
-def config_of(data: DataConfig) -> SeriesConfig:
-    """The series settings of a stage's data."""
-    return data.series or SeriesConfig()
+def config_of(data: DataConfig, task: str = "forecast") -> SeriesConfig:
+    """The series settings of a stage's data, as a task uses them."""
+    return config_for_task(data.series or SeriesConfig(), task)
 
 
 def open_series(name: str, config: SeriesConfig, data: DataConfig | None = None) -> SeriesSet:
@@ -28,14 +31,24 @@ def open_series(name: str, config: SeriesConfig, data: DataConfig | None = None)
     remote = None if data is None else remote_of(data.allow_remote or None, data.remote_cache_gb)
     return SeriesSet.open(
         name,
-        time=config.time,
-        id=config.id,
-        label=config.label,
-        layout=config.layout,
-        static=config.static,
-        frequency=config.frequency,
+        **table_settings(config),
         remote=remote,
     )
+
+
+def table_settings(config: SeriesConfig) -> dict[str, Any]:
+    """How a table is read, as `SeriesSet.open` takes it."""
+    return {
+        "time": config.time,
+        "id": config.id,
+        "label": config.label,
+        "layout": config.layout,
+        "static": config.static,
+        "ignore": config.ignore,
+        "missing": config.missing_marks,
+        "time_format": config.time_format,
+        "frequency": config.frequency,
+    }
 
 
 def training_names(data: DataConfig, where: str) -> list[str]:
@@ -55,19 +68,11 @@ def columns_of(series: SeriesSet, config: SeriesConfig) -> Columns:
     Raises:
         DataError: If a column is not there, has two roles, or no target is left.
     """
-    named = [*(config.target or ()), *config.past, *config.known]
-    for place, column in enumerate(named):
-        if column not in series.columns:
-            raise DataError(f"{series.name}: there is no column {column!r}{nearest(column, series.columns)}")
-        if column in named[:place]:
-            raise DataError(f"{series.name}: column {column!r} has two roles; a column is target, past or known")
-    for column in config.static:
-        if column not in series.static:
-            raise DataError(f"{series.name}: there is no static number {column!r}{nearest(column, series.static)}")
-    target = config.target if config.target is not None else [c for c in series.columns if c not in named]
-    if not target:
-        raise DataError(f"{series.name}: no column is left to be predicted; name one with data.series.target")
-    return Columns(tuple(target), tuple(config.past), tuple(config.known), tuple(config.static))
+    target = config.target
+    if target is None and config.anomaly is not None:
+        target = [c for c in series.columns if c not in (config.anomaly, *config.past, *config.known)]
+    roles = assign_roles(series, target, config.past, config.known, config.static)
+    return Columns(roles.target, roles.past, roles.known, roles.static)
 
 
 def columns_from(description: SeriesDescription) -> Columns:
@@ -111,8 +116,8 @@ def windows_of(
     *,
     description: SeriesDescription | None = None,
     stride: int = 1,
-) -> WindowSet:
-    """The windows of a part that a model reads, with its own look-back and horizon.
+) -> Any:
+    """The samples of a part that a model reads, for its task, with its own look-back and horizon.
 
     Args:
         series: The set.
@@ -122,6 +127,9 @@ def windows_of(
         description: Columns and scaler; default the model's own.
         stride: Steps between windows.
 
+    Returns:
+        A `WindowSet`; for classification a `LabelledSet`, for short series a `CutSet`.
+
     Raises:
         AssemblyError: If the model was told of no data.
         DataError: If a column is missing or there is no window.
@@ -129,21 +137,25 @@ def windows_of(
     description = description or model.config.series
     if description is None:
         raise AssemblyError(f"this {model.family} was never told its columns; train it, or load a release of a trained one")
-    columns = columns_from(description)
+    columns, task = columns_from(description), model.config.task
     for column in columns.scaled:
         if column not in series.columns:
             raise DataError(
                 f"{series.name}: there is no column {column!r}, which the model reads{nearest(column, series.columns)}"
             )
-    future = model.config.horizon if model.config.task == "forecast" else 0
-    return WindowSet(
-        series, config, columns, description.scale, part=part, look_back=model.config.look_back, horizon=future, stride=stride
-    )
+    look_back, horizon = model.config.look_back, model.config.horizon
+    if task == "classification":
+        shown = getattr(model.config, "demonstration_keys", None) if part == "train" else None
+        return LabelledSet(series, columns, description.scale, description.labels, look_back=look_back, without=shown or ())
+    if task == "short_term":
+        return CutSet(series, columns, description.scale, part=part, look_back=look_back, horizon=horizon, history=config.history)
+    future = horizon if task == "forecast" else 0
+    return WindowSet(series, config, columns, description.scale, part=part, look_back=look_back, horizon=future, stride=stride)
 
 
-def whole(config: SeriesConfig) -> SeriesConfig:
-    """The same settings for a set that is used as one part."""
-    return replace(config, split="none", few_shot=None)
+def config_for_task(config: SeriesConfig, task: str) -> SeriesConfig:
+    """The same settings; series that are samples themselves, with a class or a cut each, are not split by rows."""
+    return replace(config, split="none", few_shot=None) if task in ("classification", "short_term") else config
 
 
 def own_description(series: SeriesSet, config: SeriesConfig, known: SeriesDescription | None) -> SeriesDescription:

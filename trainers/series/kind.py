@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ from modalign.zoo.errors import RecipeError
 from modalign.zoo.losses.parts.distributed import rank as own_rank
 from modalign.zoo.losses.parts.distributed import world_size as ranks
 from modalign.zoo.metrics.forecast import ForecastMetric
+from modalign.zoo.metrics.over_ranks import summed
 
 from ..kinds import SERIES, Measure
 from ..recipe import DataConfig, Recipe, StageConfig
 from .data import config_of, describe, open_series, sources_of, training_names, weights_of, windows_of
+from .demonstrations import show_demonstrations
+from .passes import on_device
 from .subject import SeriesSubject
 from .tasks import preparation
 
@@ -37,14 +41,20 @@ class SeriesKind:
     def start(self, model: Any, recipe: Recipe, stage: str) -> None:
         """Fits the scaler on the training rows and tells the model its columns."""
         data = recipe.stage_data(stage)
-        config = config_of(data)
+        config = config_of(data, model.config.task)
         sets = sources_of(training_names(data, f"stages.{stage}.data"), config, data)
         model.describe(describe(sets, config))
+        if getattr(model.config, "demonstrations", False) and model.config.demonstration_keys is None:
+            show_demonstrations(model, sets, config, recipe.seed)
 
     def check(self, model: Any, stage: StageConfig, trained: Sequence[Any], where: str) -> None:
         """Refuses what is for pictures and texts."""
         if stage.cache.image or stage.cache.text or stage.cache.teacher_text:
             raise RecipeError(f"{where}.cache: a model of time series has no features to keep; take it out")
+        if model.config.task == "short_term" and set(map(tuple, model.config.series.scale.values())) != {(0.0, 1.0)}:
+            raise RecipeError(
+                f"{where}.data.series.scale: short series have sizes of their own, and the model norms each; set scale: none"
+            )
 
     def loader(
         self,
@@ -61,12 +71,12 @@ class SeriesKind:
         folder: Path,
     ) -> WindowLoader:
         """The training windows in the plan's order."""
-        config = config_of(data)
+        config = config_of(data, model.config.task)
         sets = sources_of(training_names(data, f"{where}.data"), config, data)
         sources = [windows_of(series, model, config, "train", stride=config.stride) for series in sets]
         sizes = [source.shard_sizes for source in sources]
         plan = BatchPlan(sizes, weights_of(data.train), data.batch_size, seed, data.samples_per_epoch)
-        prepare = preparation(model, config, data.batch_size)
+        prepare = preparation(model, config)
         return WindowLoader(
             sources, plan, prepare, rank=rank, world_size=world_size, num_workers=data.num_workers, timeout=data.timeout
         )
@@ -80,25 +90,13 @@ class SeriesKind:
         data = recipe.stage_data(stage)
         if data.val is None:
             raise RecipeError(f"stages.{stage}.validate: there is nothing to validate on; give data.val, or take validate out")
-        config = config_of(data)
+        config = config_of(data, model.config.task)
         windows = windows_of(open_series(data.val, config, data), model, config, "val", stride=config.val_stride)
         loader = WindowEvalLoader(
             windows, batch_size=_EVAL_BATCH, prepare=preparation(model, config), rank=own_rank(), world_size=ranks()
         )
 
-        @torch.no_grad()
-        def measured(model: Any) -> dict[str, float]:
-            model.eval()
-            length = model.config.horizon if model.config.task == "forecast" else model.config.look_back
-            metric = ForecastMetric(length, model.config.series.target)
-            for batch in loader:
-                view = {key: value.to(model.device) for key, value in batch.items() if isinstance(value, torch.Tensor)}
-                metric.update(model(view)["prediction"], view["target"], view.get("target_observed"))
-            metric.merge_ranks()
-            found = metric.compute()
-            return {"mse": found["mse"], "mae": found["mae"]}
-
-        return measured
+        return partial(_accuracy if model.config.task == "classification" else _errors, loader=loader)
 
     def notes(self, task: Any, stream: Any) -> dict[str, Any]:
         """How many windows there were to train on, and which series were too short for one."""
@@ -117,8 +115,8 @@ class SeriesKind:
         """See `Kind`."""
         data = recipe.stage_data(stage)
         assert data.test is not None
-        config = config_of(data)
         model = zoo.load(release, device)
+        config = config_of(data, model.config.task)
         return SeriesSubject(model, stage, open_series(data.test, config, data), data.test, config)
 
     def pictures(self, recipe: Recipe, subject: SeriesSubject, evaluations: Mapping[str, Any]) -> str:
@@ -126,3 +124,32 @@ class SeriesKind:
         from .pictures import forecast_pictures
 
         return forecast_pictures(subject, evaluations)
+
+
+@torch.no_grad()
+def _errors(model: Any, loader: WindowEvalLoader) -> dict[str, float]:
+    """MSE and MAE of what is predicted; the ranks share the batches."""
+    model.eval()
+    metric: ForecastMetric | None = None
+    for view in on_device(loader, model):
+        if metric is None:
+            metric = ForecastMetric(view["target"].shape[1], model.config.series.target)
+        metric.update(model(view)["prediction"], view["target"], view.get("target_observed"))
+    if metric is None:  # fewer batches than ranks
+        steps = model.config.horizon if model.config.task in ("forecast", "short_term") else model.config.look_back
+        metric = ForecastMetric(steps, model.config.series.target)
+    metric.merge_ranks()
+    found = metric.compute()
+    return {"mse": found["mse"], "mae": found["mae"]}
+
+
+@torch.no_grad()
+def _accuracy(model: Any, loader: WindowEvalLoader) -> dict[str, float]:
+    """Share of right classes, in percent."""
+    model.eval()
+    counts = torch.zeros(2, dtype=torch.float64)
+    for view in on_device(loader, model):
+        right = model(view)["logits"].argmax(-1) == view["label"]
+        counts += torch.tensor([float(right.sum()), float(len(right))], dtype=torch.float64)
+    right, total = summed(counts).tolist()
+    return {"accuracy": 100 * right / total}

@@ -11,6 +11,7 @@ from modalign.datasets.series.series_set import SeriesSet
 from modalign.zoo.configure import fill
 from modalign.zoo.errors import AssemblyError, DataError
 
+from .data import config_for_task, table_settings
 from .subject import SeriesSubject
 
 
@@ -35,18 +36,9 @@ def series_subject(
     if known is None:
         raise AssemblyError(f"this {model.family} was never trained on data; train it first")
     config = config_for(known, settings)
-    series = SeriesSet.open(
-        data,
-        time=config.time,
-        id=config.id,
-        label=config.label,
-        layout=config.layout,
-        static=config.static,
-        frequency=config.frequency,
-        remote=remote_of(allow_remote),
-    )
+    series = SeriesSet.open(data, **table_settings(config), remote=remote_of(allow_remote))
     _choose_columns(config, series, known, settings)
-    return SeriesSubject(model, name, series, data, config, over_ranks)
+    return SeriesSubject(model, name, series, data, config_for_task(config, model.config.task), over_ranks)
 
 
 def config_for(known: Any, settings: Mapping[str, Any]) -> SeriesConfig:
