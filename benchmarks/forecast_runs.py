@@ -20,8 +20,6 @@ from statistics import mean
 import yaml
 from measure import RESULTS, where
 
-CALF = ["configs/calf/etth1.yaml"]
-FSCA = ["configs/fsca/etth1.yaml"]
 SWITCHES = ("pretrained", "random", "attention", "none")
 NAMES = {"pretrained": "SmolLM2-135M", "random": "random weights", "attention": "one attention layer", "none": "none"}
 
@@ -31,11 +29,13 @@ def cases() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for horizon, seeds in ((96, (0, 1, 2)), (192, (0,)), (336, (0,)), (720, (0,))):
         for seed in seeds:
-            both = ["--model.horizon", str(horizon), "--seed", str(seed)]
-            for family, recipe in (("calf", CALF), ("fsca", FSCA)):
+            suffix = "" if horizon == 96 else f"_{horizon}"
+            for family in ("calf", "fsca"):
                 for switch in SWITCHES:
-                    found[f"{family}-{switch}-{horizon}-{seed}"] = [*recipe, "--model.llm", switch, *both]
+                    recipe = f"configs/{family}/etth1{suffix}.yaml"
+                    found[f"{family}-{switch}-{horizon}-{seed}"] = [recipe, "--model.llm", switch, "--seed", str(seed)]
             for family in ("dlinear", "patchtst"):
+                both = ["--model.horizon", str(horizon), "--seed", str(seed)]
                 found[f"{family}-{horizon}-{seed}"] = [f"configs/{family}/etth1.yaml", *both]
     return found
 

@@ -61,7 +61,7 @@ def _ett(series: Series, kind: str) -> Borders:
 
 
 def _fractions(rows: int, split: Mapping[str, float]) -> Borders:
-    if min(split.values()) < 0 or split["train"] <= 0 or abs(sum(split.values()) - 1) > 1e-6:
+    if not (min(split.values()) >= 0 and split["train"] > 0 and abs(sum(split.values()) - 1) <= 1e-6):  # so that NaN is none
         raise RecipeError(f"data.series.split: the fractions {dict(split)} must be 0 or more and add up to 1")
     train, test = int(rows * split["train"]), int(rows * split["test"])
     return {"train": (0, train), "val": (train, rows - test), "test": (rows - test, rows)}
@@ -82,5 +82,7 @@ def _row(times: np.ndarray, text: Any, name: str) -> int:
     try:
         moment = np.datetime64(text.isoformat() if isinstance(text, date) else str(text))
     except ValueError:
-        raise RecipeError(f"data.series.split.{name}: {text!r} is no date such as 2017-07-01 or 2017-07-01T12:00") from None
+        moment = np.datetime64("NaT")
+    if np.isnat(moment):
+        raise RecipeError(f"data.series.split.{name}: {text!r} is no date such as 2017-07-01 or 2017-07-01T12:00")
     return int(np.searchsorted(times, moment))

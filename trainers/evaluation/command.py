@@ -95,8 +95,8 @@ def evaluate(
         sigma: (alignment) Width of the RBF kernel; default 1.
         most_pairs: (alignment) Measure on so many pairs at most; default 4096.
         pivot: (crosslingual) Language that all others are compared with; default en.
-        train_data: (crosslingual) Shards to fit the rotation on; default halves of the data itself. (classification) The training set, for a
-            linear classifier beside the model.
+        train_data: (crosslingual) Shards to fit the rotation on; default halves of the data itself. (classification) The training
+            set, for a linear classifier beside the model.
         neighbourhood: (crosslingual) CSLS's k; default 10.
         stay: (crosslingual) Weight of not turning, for few pairs; default 1e-6.
         least_pairs: (crosslingual) Leave out languages with fewer pairs; default 10.
