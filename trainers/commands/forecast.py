@@ -76,7 +76,7 @@ def forecast(
     for note in series.notes:
         console.print(note, highlight=False)
     check_step(series, known)
-    later = None if future is None else {one.key: one for one in SeriesSet.open(future, **tables).series}
+    later = {} if future is None else _later(future, tables, series)
     found = [(one, _forecast_of(loaded, one, known, series.name, later, horizon, scaler)) for one in series.series]
     write_forecasts(target, found)
     steps = len(found[0][1].values)
@@ -88,12 +88,32 @@ def forecast(
         console.print(f"the picture: {plot}", highlight=False)
 
 
+def _later(name: str, tables: dict[str, Any], history: SeriesSet) -> dict[str, Series]:
+    """Series of the history -> its rows of --future, which begin where the history ends.
+
+    Raises:
+        DataError: If they begin anywhere else: they would be read for the wrong times.
+    """
+    found = SeriesSet.open(name, **{**tables, "frequency": history.frequency})  # a single row shows no step
+    by_key = {one.key: one for one in found.series}
+    if len(found) == len(history) == 1:  # a table of one series calls it by the file's name
+        by_key = {history.series[0].key: found.series[0]}
+    for one in history.series:
+        later = by_key.get(one.key)
+        if later is not None and later.start != one.future(1)[0] and one.start is not None:
+            raise DataError(
+                f"{name} (--future): series {later.key!r} begins at {_text(later.times()[0])} and must begin at "
+                f"{_text(one.future(1)[0])}, the step behind the history; give those rows"
+            )
+    return by_key
+
+
 def _forecast_of(
     model: Any,
     one: Series,
     known: SeriesDescription,
     name: str,
-    later: dict[str, Series] | None,
+    later: dict[str, Series],
     horizon: int | None,
     scaler: str,
 ) -> Forecast:
@@ -103,12 +123,16 @@ def _forecast_of(
     description = known if scaler == "model" else _own_scale(known, one, where)
     future = None
     if known.known:
-        if later is None or one.key not in later:
+        if one.key not in later:
             raise DataError(
                 f"{where}: the model also reads {', '.join(known.known)} for the horizon; give them with --future TABLE"
             )
-        future = np.concatenate([_columns(one, known.known, where), _columns(later[one.key], known.known, f"{where} (--future)")])
-        future = future[: len(history) + int(model.config.horizon)]
+        ahead, needed = _columns(later[one.key], known.known, f"{where} (--future)"), int(model.config.horizon)
+        if len(ahead) < needed:  # the model sees all of its horizon, however much of the forecast is asked for
+            raise DataError(
+                f"{where}: --future has {len(ahead)} rows of {', '.join(known.known)} for the horizon, the model needs {needed}"
+            )
+        future = np.concatenate([_columns(one, known.known, where), ahead[:needed]])
     return predict(
         model,
         torch.from_numpy(history),

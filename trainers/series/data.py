@@ -174,6 +174,25 @@ def own_description(series: SeriesSet, config: SeriesConfig, known: SeriesDescri
     return known
 
 
+def tell_columns(model: Any, series: SeriesSet, config: SeriesConfig) -> None:
+    """Tells a model the columns of the data it is measured on, where they are not those it was trained on (zero-shot).
+
+    Raises:
+        AssemblyError: If the model cannot read them: known-future columns without having been trained with such, more channels than
+            positions, other channels than layers.
+    """
+    known = model.config.series
+    description = own_description(series, config, known)
+    if columns_from(description) == columns_from(known):
+        return
+    if description.known and not known.known:  # its map of them would be a random one
+        raise AssemblyError(
+            f"data.series.known: this {model.family} was trained without known-future columns, so it cannot read "
+            f"{', '.join(description.known)}; leave them out, or train it with them"
+        )
+    model.describe(description)
+
+
 def sources_of(names: Sequence[str], config: SeriesConfig, data: DataConfig) -> list[SeriesSet]:
     """Opens several sets."""
     return [open_series(name, config, data) for name in names]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from modalign.datasets.series.loader import WindowEvalLoader
 from modalign.datasets.series.split import PARTS, Part
 from modalign.datasets.series.windows import WindowSet
-from modalign.zoo.errors import AssemblyError, RecipeError
+from modalign.zoo.errors import AssemblyError, DataError, RecipeError
 from modalign.zoo.losses.parts.distributed import rank, world_size
 from modalign.zoo.metrics.forecast import ForecastMetric
 from modalign.zoo.series.description import SeriesDescription
@@ -87,13 +87,21 @@ class ForecastTask(MeasuringTask):
         return self.part  # type: ignore[return-value]
 
     def _dlinear(self, subject: SeriesSubject, description: SeriesDescription, seed: int) -> Forecaster:
+        """DLinear of the targets alone: it knows no covariates."""
         if subject.config.split == "none":
             return lambda view: {}  # there are no training rows to fit it on
-        train, val = (
-            windows_of(subject.series, subject.model, subject.config, p, description=description) for p in ("train", "val")
-        )
-        fitted = fit_dlinear(train, val, description, seed, self.dlinear_select)
-        return lambda view: {f"dlinear (seed {seed})": (fitted.to(view["values"].device)(view)["prediction"], None)}
+        alone = replace(description, past=[], known=[], static=[])
+        try:
+            train, val = (windows_of(subject.series, subject.model, subject.config, p, description=alone) for p in ("train", "val"))
+        except DataError as error:
+            raise DataError(f"{error}; or measure without a fitted DLinear: dlinear 0") from None
+        fitted, targets = fit_dlinear(train, val, alone, seed, self.dlinear_select), len(alone.target)
+
+        def forecast(view: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor | None]]:
+            seen = {name: view[name][..., :targets] for name in ("values", "observed") if name in view}
+            return {f"dlinear (seed {seed})": (fitted.to(seen["values"].device)(seen)["prediction"], None)}
+
+        return forecast
 
     @torch.no_grad()
     def _measured(

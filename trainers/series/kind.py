@@ -20,7 +20,7 @@ from modalign.zoo.metrics.over_ranks import summed
 
 from ..kinds import SERIES, Measure
 from ..recipe import DataConfig, Recipe, StageConfig
-from .data import config_of, describe, open_series, sources_of, training_names, weights_of, windows_of
+from .data import config_of, describe, open_series, sources_of, tell_columns, training_names, weights_of, windows_of
 from .demonstrations import show_demonstrations
 from .passes import on_device
 from .subject import SeriesSubject
@@ -117,7 +117,9 @@ class SeriesKind:
         assert data.test is not None
         model = zoo.load(release, device)
         config = config_of(data, model.config.task)
-        return SeriesSubject(model, stage, open_series(data.test, config, data), data.test, config)
+        series = open_series(data.test, config, data)
+        tell_columns(model, series, config)
+        return SeriesSubject(model, stage, series, data.test, config)
 
     def pictures(self, recipe: Recipe, subject: SeriesSubject, evaluations: Mapping[str, Any]) -> str:
         """Forecasts against truth, error by step, and how far the branches agree layer by layer."""

@@ -11,7 +11,7 @@ from modalign.datasets.series.series_set import SeriesSet
 from modalign.zoo.configure import fill
 from modalign.zoo.errors import AssemblyError, DataError
 
-from .data import config_for_task, table_settings
+from .data import config_for_task, table_settings, tell_columns
 from .subject import SeriesSubject
 
 
@@ -29,8 +29,8 @@ def series_subject(
         over_ranks: Whether ranks share the work.
 
     Raises:
-        AssemblyError: If the model was told of no data.
-        DataError: If the data cannot be read, or have another step than the model was trained on.
+        AssemblyError: If the model was told of no data, or cannot read these columns.
+        DataError: If the data cannot be read.
     """
     known = model.config.series
     if known is None:
@@ -38,7 +38,9 @@ def series_subject(
     config = config_for(known, settings)
     series = SeriesSet.open(data, **table_settings(config), remote=remote_of(allow_remote))
     _choose_columns(config, series, known, settings)
-    return SeriesSubject(model, name, series, data, config_for_task(config, model.config.task), over_ranks)
+    config = config_for_task(config, model.config.task)
+    tell_columns(model, series, config)
+    return SeriesSubject(model, name, series, data, config, over_ranks)
 
 
 def config_for(known: Any, settings: Mapping[str, Any]) -> SeriesConfig:

@@ -62,7 +62,7 @@ def predict(
         model: A forecasting model.
         history: (T, C) float64, T at least the look-back, of which the last rows are read; columns as `description.channels` has them,
             NaN where a value is missing.
-        known: (T + H, K) known-future covariates, or (L + H, K): the last L + H rows are read.
+        known: (T + H, K) known-future covariates, or (L + H, K).
         horizon: Steps wanted; default all the model predicts.
         description: Columns and scaler; default the model's own.
         name: What messages call the history.
@@ -104,16 +104,17 @@ def _batch(
     if not bool(observed.all()):
         batch["observed"] = observed[None]
     if description.known:
-        batch["known"] = _known(known, description, look_back + horizon, name)[None]
+        batch["known"] = _known(known, description, (look_back + horizon, len(history) + horizon), name)[None]
     return batch
 
 
-def _known(known: Tensor | None, description: SeriesDescription, rows: int, name: str) -> Tensor:
-    if known is None or len(known) < rows:
+def _known(known: Tensor | None, description: SeriesDescription, lengths: tuple[int, int], name: str) -> Tensor:
+    if known is None or len(known) not in lengths:  # any other number of rows would be read for the wrong steps
         raise DataError(
-            f"{name}: the model reads {', '.join(description.known)} for the horizon too: give a table with these columns for the rows to "
-            f"be predicted ({rows} rows together with the look-back, there are {0 if known is None else len(known)})"
+            f"{name}: the model reads {', '.join(description.known)} for the horizon too: give these columns for the look-back or the "
+            f"whole history and the horizon behind it ({lengths[0]} or {lengths[1]} rows, there are {0 if known is None else len(known)})"
         )
+    rows = lengths[0]
     scaled = description.scaled(known[-rows:].double(), description.known)
     if bool(scaled.isnan().any()):
         raise DataError(f"{name}: a known-future column has missing values in the look-back or the horizon; fill them")
