@@ -92,7 +92,9 @@ class ForecastTask(MeasuringTask):
             return lambda view: {}  # there are no training rows to fit it on
         alone = replace(description, past=[], known=[], static=[])
         try:
-            train, val = (windows_of(subject.series, subject.model, subject.config, p, description=alone) for p in ("train", "val"))
+            train, val = (
+                windows_of(subject.series, subject.model, subject.config, p, description=alone) for p in ("train", "val")
+            )
         except DataError as error:
             raise DataError(f"{error}; or measure without a fitted DLinear: dlinear 0") from None
         fitted, targets = fit_dlinear(train, val, alone, seed, self.dlinear_select), len(alone.target)
@@ -111,18 +113,23 @@ class ForecastTask(MeasuringTask):
         target = list(windows.columns.target)
         mean, std = description.scaler(target, torch.empty(0, dtype=torch.float64))
         found: dict[str, ForecastMetric] = {}
+
+        def metric_of(name: str, quantiles: Tensor | None) -> ForecastMetric:
+            levels = () if quantiles is None else _levels(quantiles, forecaster)
+            return found.setdefault(name, ForecastMetric(steps, target, mean, std, levels))
+
         for view in _views(WindowEvalLoader(windows, batch_size=self.batch_size, rank=rank(), world_size=world_size())):
             observed = view.get("target_observed")
             for name, (prediction, quantiles) in forecaster(view).items():
-                if name not in found:
-                    levels = () if quantiles is None else _levels(quantiles, forecaster)
-                    found[name] = ForecastMetric(steps, target, mean, std, levels)
-                found[name].update(
+                metric_of(name, quantiles).update(
                     prediction[:, :steps].cpu(),
                     view["target"][:, :steps].cpu(),
                     None if observed is None else observed[:, :steps].cpu(),
                     None if quantiles is None else quantiles[:, :steps].cpu(),
                 )
+        if not found:  # fewer windows than ranks: the others wait for this one's part of every sum
+            for name, (_, quantiles) in forecaster(next(_views(WindowEvalLoader(windows, batch_size=1)))).items():
+                metric_of(name, quantiles)
         for metric in found.values():
             metric.merge_ranks()
         return {name: metric.compute() for name, metric in found.items()}

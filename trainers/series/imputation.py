@@ -19,6 +19,8 @@ from .data import own_description
 from .passes import on_device, part_of, passes, row_of
 from .subject import SeriesSubject
 
+_PLAIN = ("window_mean", "last_value", "linear")
+
 
 @dataclass
 class ImputationTask(MeasuringTask):
@@ -42,12 +44,12 @@ class ImputationTask(MeasuringTask):
         windows = part_of(subject, self.part, description=description)
         target = list(windows.columns.target)
         scale = description.scaler(target, torch.empty(0, dtype=torch.float64))
-        found: dict[str, ForecastMetric] = {}
+        # named beforehand: a rank without a window takes part in the sums too
+        found = {name: ForecastMetric(windows.look_back, target, *scale) for name in ("model", *_PLAIN)}
         for view in on_device(passes(subject, windows, self.batch_size), subject.model):
             answers = {"model": subject.model.eval()(view)["prediction"], **_plain(view)}
             for name, answer in answers.items():
-                metric = found.setdefault(name, ForecastMetric(windows.look_back, target, *scale))
-                metric.update(answer.cpu(), view["target"].cpu(), view["target_observed"].cpu())
+                found[name].update(answer.cpu(), view["target"].cpu(), view["target_observed"].cpu())
         for metric in found.values():
             metric.merge_ranks()
         results = {name: metric.compute() for name, metric in found.items()}
@@ -81,7 +83,7 @@ def _plain(view: Mapping[str, Tensor]) -> dict[str, Tensor]:
     channels = view["target"].shape[2]
     values, observed = view["values"][..., :channels], view["observed"][..., :channels]
     mean = window_means(values, observed).expand_as(values)
-    return {"window_mean": mean, "last_value": filled(values, observed), "linear": _linear(values, observed)}
+    return dict(zip(_PLAIN, (mean, filled(values, observed), _linear(values, observed)), strict=True))
 
 
 def _linear(values: Tensor, observed: Tensor) -> Tensor:

@@ -36,9 +36,7 @@ def use(model: Any) -> str:
 def evaluation(report: Mapping[str, Any]) -> str:
     """The errors with all baselines."""
     if report["task"] != "forecast":
-        values = {name: value for name, value in report["metrics"].items() if isinstance(value, int | float)}
-        rows = [f"| {name} | {value:.4g} |" for name, value in values.items()]
-        return "\n".join([f"{report['task']} on `{report['data']}`.", "", "| metric | value |", "|---|---|", *rows])
+        return _other(report)
     settings, n = report["settings"], report["n"]
     rows = [
         f"| {name} | {v['mse']:.4f} | {v['mae']:.4f} |"
@@ -49,6 +47,17 @@ def evaluation(report: Mapping[str, Any]) -> str:
         f"`{report['data']}` ({settings['part']}, split {settings['split']}); values scaled by the training rows; no window left out."
     )
     return "\n".join([about, "", "| forecast | MSE | MAE |", "|---|---|---|", *rows])
+
+
+def _other(report: Mapping[str, Any]) -> str:
+    """Every number of the model that is one of each baseline too."""
+    columns = {"this model": report["metrics"], **report["baselines"]}
+    shared = [name for name in report["metrics"] if all(isinstance(v.get(name), int | float) for v in columns.values())]
+    shared = [name for name in shared if name not in ("windows", "elements")]
+    rows = [f"| {label} | " + " | ".join(f"{v[name]:.4g}" for name in shared) + " |" for label, v in columns.items()]
+    counted = ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in report["n"].items() if value)
+    head = ["| by | " + " | ".join(shared) + " |", "|---" * (len(shared) + 1) + "|"]
+    return "\n".join([f"{report['task'].replace('_', ' ')} on `{report['data']}`: {counted}.", "", *head, *rows])
 
 
 LIMITS = (

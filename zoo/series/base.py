@@ -95,7 +95,16 @@ class SeriesModel(nn.Module):
         """Takes the columns and the scaler of the data it is trained on.
 
         Raises:
-            AssemblyError: If a column has a role the family makes no use of: covariates are never silently left out.
+            AssemblyError: If a column has a role the family makes no use of.
+        """
+        self.refuse_unused(description)
+        self.config.series = description
+
+    def refuse_unused(self, description: SeriesDescription) -> None:
+        """Covariates are never silently left out.
+
+        Raises:
+            AssemblyError: If a column has a role the family makes no use of.
         """
         for role in ("past", "known", "static"):
             if getattr(description, role) and role not in self.uses:
@@ -103,7 +112,6 @@ class SeriesModel(nn.Module):
                     f"data.series.{role}: {self.family} makes no use of such columns ({', '.join(getattr(description, role))}); take them "
                     "out, or take a family that does (modalign zoo list)"
                 )
-        self.config.series = description
 
     def after_step(self) -> None:
         """What must be kept within bounds after an optimiser step: nothing."""

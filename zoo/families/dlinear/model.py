@@ -98,6 +98,7 @@ class DLinearModel(SeriesModel):
         Raises:
             AssemblyError: If there are columns DLinear cannot use, or not as many channels as there are layers already.
         """
+        self.refuse_unused(description)  # first: other layers would not help
         count = len(description.channels)
         if self.config.individual and self.seasonal is not None and len(self.seasonal) != count:
             raise AssemblyError(
