@@ -114,6 +114,19 @@ def test_import_datasets_from_the_root_finds_hugging_faces_package(tmp_path):
     assert run_python(program, ROOT, PYTHONPATH=str(tmp_path)).split() == ["theirs", "modalign.datasets.loading.order"]
 
 
+def lines_of(path, node):
+    """Lines of a function; of a command those of its body: its signature and its docstring are its options and their help."""
+    if (path.relative_to(ROOT).with_suffix("").as_posix(), node.name) in command_functions():
+        return (node.end_lineno or 0) - node.body[0].end_lineno
+    return (node.end_lineno or 0) - node.lineno + 1
+
+
+def command_functions():
+    from modalign.trainers.cli import COMMANDS
+
+    return {(module.removeprefix("modalign.").replace(".", "/"), function) for module, function, *_ in COMMANDS.values()}
+
+
 def test_files_and_functions_stay_short():
     long = []
     for path in sources(*FOLDERS):
@@ -122,7 +135,7 @@ def test_files_and_functions_stay_short():
             long.append(f"{path.relative_to(ROOT)}: {count} lines")
         for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                length = (node.end_lineno or 0) - node.lineno + 1
+                length = lines_of(path, node)
                 if length > MAX_FUNCTION:
                     long.append(f"{path.relative_to(ROOT)}:{node.lineno}: {node.name} has {length} lines")
     assert not long, "\n".join(long)

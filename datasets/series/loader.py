@@ -135,7 +135,7 @@ class WindowEvalLoader(BaseLoader):
 
     Args:
         source: A set of windows.
-        batch_size: Windows at a time; the last batch may be smaller.
+        batch_size: Most windows at a time; fewer where otherwise a rank would have none.
         prepare: Makes of windows what a task wants; its random draws depend on a window's number alone.
         rank: This process' number; it takes the batches rank, rank + world_size, ...
         world_size: Number of processes.
@@ -146,6 +146,7 @@ class WindowEvalLoader(BaseLoader):
     ) -> None:
         if batch_size < 1 or not 0 <= rank < world_size:
             raise DataError(f"batch_size is {batch_size} (1 or more), rank {rank} of {world_size}")
+        batch_size = min(batch_size, max(1, len(source) // world_size))
         self.source, self.batch_size, self.rank, self.world_size = source, batch_size, rank, world_size
         tasks = OrderedTasks([Draw(0, number, number) for number in range(len(source))], batch_size)
         super().__init__(WindowReader([source], 0, prepare), tasks, 0, 4, False, 0.0)

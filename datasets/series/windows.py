@@ -91,7 +91,9 @@ class WindowSet:
         rows = np.concatenate([_scaled(series, number, columns.scaled, scale, *ranges[number]) for number in kept])
         missing, channels = np.isnan(rows), len(columns.target) + len(columns.past)
         if missing[:, channels:].any():  # models get no mask of known-future columns
-            raise DataError(_first_missing(self, missing[:, channels:], channels, "a known-future column must be known everywhere; fill it"))
+            raise DataError(
+                _first_missing(self, missing[:, channels:], channels, "known-future columns must have no gaps; fill it")
+            )
         if missing.any() and config.missing == "error":
             raise DataError(_first_missing(self, missing, 0, "data.series.missing is error; fill it, or set missing: mask"))
         self.has_missing = bool(missing.any())

@@ -31,7 +31,7 @@ def test_every_key_of_a_recipe_is_listed_with_type_and_default(capsys):
     for line in (
         "  --data.batch_size  int  (default 256)",
         "  --data.augment.flip  float  (default 0.0)",
-        "  --stages.NAME.schedule  cosine | constant  (default cosine)",
+        "  --stages.NAME.schedule  cosine | constant | cosine_by_epoch | halved_by_epoch  (default cosine)",
         "  --stages.NAME.train  mapping of str to float  (required)",
         "  --stages.NAME.clip_norm  float or null  (default 1.0)",
         "  --trainer.deterministic  true | false  (default false)",

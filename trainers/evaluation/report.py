@@ -150,7 +150,7 @@ def _plot(rows: list[dict[str, str]]) -> str:
     have = {name for row in rows for name, value in row.items() if value}
     groups = [
         ("loss", sorted(n for n in have if n == "loss" or n.startswith("loss/"))),
-        ("validation", sorted(n for n in have if n.startswith("val/") and n.endswith("R@10"))),
+        ("validation", sorted(n for n in have if n.startswith("val/") and n.endswith(("R@10", "/mse", "/mae", "/accuracy")))),
         ("samples/s", ["samples_per_second"]),
         ("shares and cosines", sorted(n for n in have if n.endswith(("accuracy", "cosine", "_share")))),
         ("scale", sorted(n for n in have if n.endswith("/scale"))),

@@ -96,6 +96,7 @@ def branch_agreement(model: Any, batch: Mapping[str, Tensor]) -> list[float] | N
 def _layers(agreement: list[float]) -> Any:
     figure, axes = _subplots(1, 1, width=5.0)
     axes[0][0].bar(range(len(agreement)), agreement, color="tab:blue")
+    axes[0][0].set_xticks(range(len(agreement)))
     axes[0][0].set_xlabel("layer (0: the tokens)", fontsize=8)
     axes[0][0].set_ylabel("mean cosine", fontsize=8)
     return figure

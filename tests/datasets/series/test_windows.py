@@ -183,7 +183,9 @@ def test_a_part_without_a_window_is_an_error(made, windows, look_back, horizon):
 
 
 def test_the_context_is_shorter_than_the_look_back(made, windows):
-    with pytest.raises(DataError, match=r"a window takes 40 rows of look-back and 1 of horizon, 41 together, and its only series has 30"):
+    with pytest.raises(
+        DataError, match=r"a window takes 40 rows of look-back and 1 of horizon, 41 together, and its only series has 30"
+    ):
         windows(made((30,)), "train", 40, 1, split="none")
 
 
@@ -192,7 +194,9 @@ def test_missing_values_are_refused_where_the_recipe_says_so(made, windows):
     series = made((60, 50))
     series.series[1].values[47, 2] = np.nan
     for split, part, row in (("none", "train", 47), (HALF, "test", 47)):
-        with pytest.raises(DataError, match=rf"series 's1', column 'c' has no value at row {row} \(2021-03-02T23:00.*missing: mask"):
+        with pytest.raises(
+            DataError, match=rf"series 's1', column 'c' has no value at row {row} \(2021-03-02T23:00.*missing: mask"
+        ):
             windows(series, part, split=split, missing="error")
     windows(series, "train", split=HALF, missing="error")  # the gap lies in another part
     windows(series, "train", split="none", missing="error", columns=Columns(("a", "b")))  # or in another column

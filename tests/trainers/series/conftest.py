@@ -61,7 +61,9 @@ FAMILIES = {
 }
 
 
-def write_table(path, rows=400, columns=("load", "wind", "price"), seed=0, start=datetime(2023, 2, 27), gaps=0.0, series=("",), hours=1):
+def write_table(
+    path, rows=400, columns=("load", "wind", "price"), seed=0, start=datetime(2023, 2, 27), gaps=0.0, series=("",), hours=1
+):
     """Writes a CSV of waves with noise: a day's and a slower one, another level and size in every column."""
     rng = np.random.default_rng(seed)
     with Path(path).open("w", newline="") as stream:
@@ -75,7 +77,9 @@ def write_table(path, rows=400, columns=("load", "wind", "price"), seed=0, start
             missing = rng.random(values.shape) < gaps
             for row in range(rows):
                 cells = ["" if missing[row, c] else f"{values[row, c]:.6g}" for c in range(len(columns))]
-                writer.writerow([*([name] if len(series) > 1 else []), (start + timedelta(hours=hours * row)).isoformat(" "), *cells])
+                writer.writerow(
+                    [*([name] if len(series) > 1 else []), (start + timedelta(hours=hours * row)).isoformat(" "), *cells]
+                )
     return Path(path)
 
 

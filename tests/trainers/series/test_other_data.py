@@ -1,4 +1,4 @@
-"""A trained model on other data: zero-shot with the target's own scaler, and fine-tuned on one's own table; what it cannot read is refused."""
+"""A trained model on other data: zero-shot with the target's own scaler, fine-tuned on one's own table; the rest is refused."""
 
 import csv
 import json
@@ -142,17 +142,23 @@ def test_known_future_columns(recipe_of, table, make_table, tmp_path):
     lines = table.read_text().splitlines()
     (tmp_path / "history.csv").write_text("\n".join(lines[:301]))
     (tmp_path / "future.csv").write_text("\n".join([lines[0], *lines[301:307]]))
-    forecast(str(run), str(tmp_path / "history.csv"), out=str(tmp_path / "f.csv"), future=str(tmp_path / "future.csv"), device="cpu")
+    forecast(
+        str(run), str(tmp_path / "history.csv"), out=str(tmp_path / "f.csv"), future=str(tmp_path / "future.csv"), device="cpu"
+    )
     assert (tmp_path / "f.csv").read_text().splitlines()[0] == "time,load,price"
     changed = [lines[0], *(",".join([*line.split(",")[:2], "70", line.split(",")[3]]) for line in lines[301:307])]
     (tmp_path / "other.csv").write_text("\n".join(changed))
-    forecast(str(run), str(tmp_path / "history.csv"), out=str(tmp_path / "o.csv"), future=str(tmp_path / "other.csv"), device="cpu")
+    forecast(
+        str(run), str(tmp_path / "history.csv"), out=str(tmp_path / "o.csv"), future=str(tmp_path / "other.csv"), device="cpu"
+    )
     assert (tmp_path / "f.csv").read_text() != (tmp_path / "o.csv").read_text(), "what is known of the future is read"
     with pytest.raises(DataError, match=r"the model also reads wind for the horizon; give them with --future TABLE"):
         forecast(str(run), str(tmp_path / "history.csv"), out=str(tmp_path / "n.csv"), device="cpu")
     (tmp_path / "short.csv").write_text("\n".join([lines[0], *lines[301:304]]))
     with pytest.raises(DataError, match="--future has 3 rows of wind for the horizon, the model needs 6"):
-        forecast(str(run), str(tmp_path / "history.csv"), out=str(tmp_path / "s.csv"), future=str(tmp_path / "short.csv"), device="cpu")
+        forecast(
+            str(run), str(tmp_path / "history.csv"), out=str(tmp_path / "s.csv"), future=str(tmp_path / "short.csv"), device="cpu"
+        )
     evaluate(str(run), str(table), device="cpu")
 
 
@@ -185,7 +191,11 @@ def test_a_future_that_does_not_follow_the_history_is_refused(recipe_of, table, 
         (tmp_path / f"{name}.csv").write_text("\n".join([lines[0], *rows]))
         with pytest.raises(DataError, match=r"--future.*must begin at 2023-03-11 12:00:00"):
             forecast(
-                str(run), str(tmp_path / "history.csv"), out=str(tmp_path / "f.csv"), future=str(tmp_path / f"{name}.csv"), device="cpu"
+                str(run),
+                str(tmp_path / "history.csv"),
+                out=str(tmp_path / "f.csv"),
+                future=str(tmp_path / f"{name}.csv"),
+                device="cpu",
             )
 
 

@@ -143,7 +143,9 @@ def test_a_shorter_horizon_is_the_start_of_the_whole_and_a_longer_one_is_refused
     for steps in (2, 6):
         forecast(str(run), str(table), out=str(tmp_path / f"{steps}.csv"), horizon=steps, device="cpu")
     assert read(tmp_path / "2.csv") == read(tmp_path / "6.csv")[:2]
-    with pytest.raises(AssemblyError, match="horizon: 7 steps are asked for, and this model was trained to predict 1 to 6; train"):
+    with pytest.raises(
+        AssemblyError, match="horizon: 7 steps are asked for, and this model was trained to predict 1 to 6; train"
+    ):
         forecast(str(run), str(table), out=str(tmp_path / "7.csv"), horizon=7, device="cpu")
     with pytest.raises(AssemblyError, match="horizon: 7 steps are asked for"):
         evaluate(str(run), str(table), horizon=7, device="cpu")
@@ -215,7 +217,9 @@ def test_nothing_is_overwritten(run_of, table, tmp_path):
 
 def test_another_step_between_rows_is_refused(run_of, make_table, tmp_path):
     half_days = make_table(tmp_path / "half.csv", rows=60, hours=12)
-    with pytest.raises(DataError, match=r"half.csv: its rows are one 12h apart, the model was trained on rows one h apart; resample"):
+    with pytest.raises(
+        DataError, match=r"half.csv: its rows are one 12h apart, the model was trained on rows one h apart; resample"
+    ):
         forecast(str(run_of("dlinear")), str(half_days), out=str(tmp_path / "f.csv"), device="cpu")
 
 
@@ -241,7 +245,9 @@ def test_several_series_are_forecast_each_on_its_own(run_of, make_table, tmp_pat
 def test_a_task_for_another_kind_of_model_is_refused(run_of, table, tiny_recipe, tmp_path):
     run = str(run_of("dlinear"))
     for task in ("retrieval", "zeroshot"):
-        with pytest.raises(RecipeError, match=rf"--task {task}: this dlinear is a model of time series; what can be measured of it is"):
+        with pytest.raises(
+            RecipeError, match=rf"--task {task}: this dlinear is a model of time series; what can be measured of it is"
+        ):
             evaluate(run, str(table), task=task, device="cpu")
     with pytest.raises((AssemblyError, RecipeError), match="imputation"):
         evaluate(run, str(table), task="imputation", device="cpu")

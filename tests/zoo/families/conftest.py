@@ -1,4 +1,4 @@
-"""Settings of a tiny model of every family."""
+"""Settings of a tiny model of every family of pictures and texts."""
 
 import copy
 
@@ -9,7 +9,7 @@ TOWER = {"context_length": 24, "width": 16, "heads": 2, "layers": 2, "embed_dim"
 
 @pytest.fixture(scope="session")
 def family_settings(tiny_embedder, open_clip_folder):
-    """Family -> plain settings; every registered family must be here."""
+    """Family -> plain settings; every registered family of this kind must be here."""
     image = {"name": "timm:test_efficientnet", "image_size": 32, "pretrained": False}
     embedder = {"name": f"local-dir:{tiny_embedder}", "max_length": 16}
     clip = {"name": f"local-dir:{open_clip_folder('native')}"}
