@@ -91,7 +91,12 @@ def kind_of(model: Any) -> Kind:
 
 
 def kind_of_recipe(recipe: Recipe) -> Kind:
-    """The kind of a recipe, by the family of its model, or of the release it starts from."""
+    """The kind of a recipe; pairs where that is not known yet."""
+    return known_kind(recipe) or kind_named(PAIRS)
+
+
+def known_kind(recipe: Recipe) -> Kind | None:
+    """The kind of a recipe, by the family of its model, or of the release it starts from; None if there is no such family or release."""
     from modalign.zoo.errors import ModalignError
     from modalign.zoo.registry import FAMILIES
 
@@ -105,4 +110,4 @@ def kind_of_recipe(recipe: Recipe) -> Kind:
             return kind_of(FAMILIES.get(read_release(find_release(recipe.init_from))[0]["family"]))
     except (ModalignError, KeyError):
         pass  # said where the model is built, with what to do about it
-    return kind_named(PAIRS)
+    return None

@@ -18,6 +18,7 @@ from modalign.datasets.shards import ShardSet
 from modalign.zoo.errors import DataError, RecipeError, nearest
 
 from ..console import console, print_table, quiet_libraries
+from ..kinds import SERIES, kind_of
 
 _STEP = re.compile(r"(.+):(\d+)")
 
@@ -105,6 +106,9 @@ def _show_step(recipe: Any, name: str, step: int, rows: int, out: Path) -> None:
         f"stage {name}, step {step} of {total} (epoch {epoch}, batch {number} of {len(loader)}): {len(batch['keys'])} samples"
     )
     print_table("tensors", ("name", "shape", "type", "smallest", "mean", "largest"), tensor_table(batch))
+    if kind_of(model).name == SERIES:
+        _show_windows(model, batch, min(rows, len(batch["keys"])))
+        return
     shown = [_row(loader, batch, epoch, number, row) for row in range(min(rows, len(batch["keys"])))]
     tokenizer = model.text.tokenizer() if "text_ids" in batch else None
     for position, row in enumerate(shown):
@@ -117,7 +121,7 @@ def _show_step(recipe: Any, name: str, step: int, rows: int, out: Path) -> None:
     _sheet(shown, out, f"{name}, step {step}")
 
 
-def build(recipe: Any, name: str) -> tuple[Any, Loader]:
+def build(recipe: Any, name: str) -> tuple[Any, Any]:
     """The model of a stage (its weights do not matter here) and its loader without caches, workers and teachers."""
     from modalign import zoo
 
@@ -130,7 +134,13 @@ def build(recipe: Any, name: str) -> tuple[Any, Loader]:
     stage = recipe.stages[name]
     settings = stage.model or recipe.model
     model = build_family(settings, "model") if settings else zoo.load(recipe.init_from)
-    needs = replace(needs_of(Objective(stage.losses, f"stages.{name}.losses").inputs()), teacher_text=())
+    objective = Objective(stage.losses, f"stages.{name}.losses")
+    if (kind := kind_of(model)).name == SERIES:
+        kind.start(model, recipe, name)
+        place = {"where": f"stages.{name}", "seed": _stage_seed(recipe, name), "rank": 0, "world_size": 1}
+        data = replace(recipe.stage_data(name), num_workers=0)
+        return model, kind.loader(model, [], stage, data, objective, folder=Path("."), **place)
+    needs = replace(needs_of(objective.inputs()), teacher_text=())
     if stage.cache.image or stage.cache.text:
         console.print("the stage reads cached features; shown is what they are made of")
     loader = build_loader(
@@ -147,6 +157,23 @@ def build(recipe: Any, name: str) -> tuple[Any, Loader]:
     )
     loader.quarantine.path = None  # looking leaves no trace
     return model, loader
+
+
+def _show_windows(model: Any, batch: dict[str, Any], rows: int) -> None:
+    """First and last step of some windows, in the columns' own units."""
+    known = model.config.series
+    for row in range(rows):
+        print(
+            f"\n{row}: {batch['keys'][row]}" + (f"  class {known.labels[int(batch['label'][row])]}" if "label" in batch else "")
+        )
+        own = known.unscaled(batch["values"][row].double(), known.channels)
+        shown = {"first row": own[0], "last row": own[-1]}
+        if "target" in batch:
+            shown["first to predict"] = known.unscaled(batch["target"][row, :1].double(), known.target)[0]
+        for name, values in shown.items():
+            print(f"   {name}: " + ", ".join(f"{c} {v:.4g}" for c, v in zip(known.channels, values.tolist(), strict=False)))
+        if "observed" in batch:
+            print(f"   missing or hidden: {int((~batch['observed'][row]).sum())} of {batch['observed'][row].numel()} values")
 
 
 def _row(loader: Loader, batch: dict[str, Any], epoch: int, number: int, row: int) -> Row:

@@ -47,6 +47,7 @@ def check_recipe(recipe: Recipe, where: str) -> None:
         raise RecipeError(f"{where}: release: there is no stage {recipe.release!r}{nearest(recipe.release, recipe.stages)}")
     if recipe.evaluate is not None:
         _check_evaluate(recipe.evaluate, f"{where}: evaluate")
+        _check_measured(recipe, f"{where}: evaluate")
         _check_shown(recipe.evaluate, recipe.stages, f"{where}: evaluate")
         for name in recipe.measured():
             if not recipe.stage_data(name).test:
@@ -69,6 +70,19 @@ def _check_evaluate(settings: EvaluateConfig, place: str) -> None:
     for task in settings.options:
         if task not in tasks:
             raise RecipeError(f"{place}.options: {task!r} is not among the tasks ({', '.join(tasks)}); add it to task")
+
+
+def _check_measured(recipe: Recipe, place: str) -> None:
+    """The tasks are for the recipe's kind of data."""
+    from ..evaluation.tasks import TASKS, ordered_tasks
+    from ..kinds import SERIES, known_kind
+
+    kind = known_kind(recipe)
+    for task in ordered_tasks(recipe.evaluate) if kind is not None and recipe.evaluate is not None else ():
+        if kind is not None and TASKS.get(task).kind != kind.name:
+            fitting = ", ".join(name for name in TASKS.names() if TASKS.get(name).kind == kind.name)
+            what = "time series" if kind.name == SERIES else "pictures and texts"
+            raise RecipeError(f"{place}.task: {task} is not for a model of {what}; what can be measured of it is {fitting}")
 
 
 def _check_shown(settings: EvaluateConfig, stages: Mapping[str, StageConfig], place: str) -> None:
