@@ -90,6 +90,22 @@ def kind_of(model: Any) -> Kind:
     return kind_named(getattr(model, "data_kind", PAIRS))
 
 
+def only(model: Any, kind: str, command: str) -> Any:
+    """The model, if a command is for its kind of data.
+
+    Raises:
+        AssemblyError: Saying what the model is.
+    """
+    from modalign.zoo.errors import AssemblyError
+
+    if kind_of(model).name != kind:
+        wanted, got = ("time series", "pictures and texts") if kind == SERIES else ("pictures and texts", "time series")
+        raise AssemblyError(
+            f"modalign {command}: this {model.family} is a model of {got}; give one of {wanted} (modalign zoo list)"
+        )
+    return model
+
+
 def kind_of_recipe(recipe: Recipe) -> Kind:
     """The kind of a recipe; pairs where that is not known yet."""
     return known_kind(recipe) or kind_named(PAIRS)

@@ -13,6 +13,7 @@ from modalign.zoo.errors import RecipeError
 from ..console import console, track
 from ..device import pick_device
 from ..evaluation.vectors import set_vectors
+from ..kinds import PAIRS, only
 
 
 def embed(
@@ -45,7 +46,7 @@ def embed(
         raise RecipeError(f"{out} is a folder; give the name of a file in it, such as {out.rstrip('/')}/vectors.npz")
     if path.suffix != ".npz":
         raise RecipeError(f"--out {out}: vectors are written as an .npz file; give another name, ending in .npz")
-    loaded, shards = zoo.load(model, pick_device(device)), ShardSet(data, remote=remote_of(allow_remote))
+    loaded, shards = only(zoo.load(model, pick_device(device)), PAIRS, "embed"), ShardSet(data, remote=remote_of(allow_remote))
     vectors = set_vectors(loaded, shards, languages=languages, num_workers=num_workers, progress=track)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as stream:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from ..console import console
+from ..kinds import PAIRS, SERIES, only
 
 Layout = Literal["open_clip", "inference"]
 
@@ -27,7 +28,7 @@ def export(model: str, out: str, to: Layout = "open_clip", hf_name: str | None =
     if to == "inference":
         export_slim(model, out)
         return
-    folder = export_open_clip(zoo.load(model), out, hf_name=hf_name)
+    folder = export_open_clip(only(zoo.load(model), PAIRS, "export --to open_clip"), out, hf_name=hf_name)
     console.print(f"written: {folder}   open_clip.create_model_and_transforms('local-dir:{folder}')")
 
 
@@ -42,7 +43,7 @@ def export_slim(model: str, out: str) -> None:
     from modalign.zoo.checkpoints.find import find_release
     from modalign.zoo.errors import AssemblyError
 
-    loaded = zoo.load(model)
+    loaded = only(zoo.load(model), SERIES, "export --to inference")
     if not hasattr(loaded, "export_inference"):
         raise AssemblyError(f"{model}: a {loaded.family} has no slim form: all of it is needed to predict")
     slim = loaded.export_inference()

@@ -15,6 +15,7 @@ from ..caches import caption_field
 from ..console import print_table, track
 from ..device import pick_device
 from ..evaluation.vectors import set_vectors
+from ..kinds import PAIRS, only
 
 
 def search(
@@ -43,7 +44,7 @@ def search(
 
     sheet = sheet_path(out, "search.png")
     shards = ShardSet(data, remote=remote_of(allow_remote))
-    loaded = zoo.load(model, pick_device(device))
+    loaded = only(zoo.load(model, pick_device(device)), PAIRS, "search")
     vectors = set_vectors(loaded, shards, languages=[], num_workers=num_workers, progress=track)
     hits = best_hits(loaded, vectors.image, [query], top)[0]
     rows = []
