@@ -114,6 +114,61 @@ def tiny_model(tiny_embedder):
     }
 
 
+def wave_values(rows, columns, seed):
+    """(rows, columns) a day's waves with noise around 3."""
+    rng, steps = np.random.default_rng(seed), np.arange(rows)[:, None]
+    return np.sin(2 * np.pi * steps / 24 + np.arange(columns)) + 0.2 * rng.normal(size=(rows, columns)) + 3
+
+
+def _tiny_llama(folder):
+    """A Llama of six blocks with a word tokenizer that knows the prompts."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    words = ["[UNK]", *["Predict", "future", "sequences", "using", "previous", "data", ":", "category", "(", "in", "total", ")"], *map(str, range(20))]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[UNK]").save_pretrained(folder)
+    torch.manual_seed(0)
+    ends = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None, "max_position_embeddings": 256}
+    sizes = {
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+    }
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(words), **sizes, **ends)).save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def series_assets(tmp_path_factory):
+    """A MODALIGN_DATA folder with a tiny language model and toy series under the names of the assets that recipes of time series use."""
+    from modalign.datasets.series.series_set import Series
+    from modalign.datasets.series.stored import write_series
+
+    root, start = tmp_path_factory.mktemp("series-assets"), np.datetime64("2020-01-01", "us")
+    _tiny_llama(root / "smollm2-135m-instruct")
+
+    def series(key, rows, columns, step, seed=0, gap=False, label=None):
+        values = wave_values(rows, columns, seed)
+        if gap:
+            values[100:103, 0] = np.nan
+        names = tuple(f"c{place}" for place in range(columns))
+        return Series(key, values, names, None if step is None else start, step, label=label)
+
+    long = {"etth1": (7, "h"), "household-power": (7, "h"), "beijing-pm": (8, "h"), "appliance-energy": (3, "10min")}
+    for name, (columns, step) in long.items():
+        write_series([series(name, 3200, columns, step, gap=name != "etth1")], root / name, source="toy")
+    daily = [series(f"d{number}", 100 + 37 * number, 1, "D", number) for number in range(5)]
+    write_series(daily, root / "greykite-daily", source="toy")
+    for part, count in (("train", 80), ("test", 20)):
+        digits = [series(f"{part}{number}", 64, 8, None, number, label=str(number % 10)) for number in range(count)]
+        write_series(digits, root / "fsdd-envelopes" / part, source="toy")
+    return root
+
+
 @pytest.fixture
 def own_home(tmp_path, monkeypatch):
     """An empty cache."""

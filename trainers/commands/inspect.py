@@ -137,7 +137,7 @@ def build(recipe: Any, name: str) -> tuple[Any, Any]:
     objective = Objective(stage.losses, f"stages.{name}.losses")
     if (kind := kind_of(model)).name == SERIES:
         kind.start(model, recipe, name)
-        place = {"where": f"stages.{name}", "seed": _stage_seed(recipe, name), "rank": 0, "world_size": 1}
+        place: dict[str, Any] = {"where": f"stages.{name}", "seed": _stage_seed(recipe, name), "rank": 0, "world_size": 1}
         data = replace(recipe.stage_data(name), num_workers=0)
         return model, kind.loader(model, [], stage, data, objective, folder=Path("."), **place)
     needs = replace(needs_of(objective.inputs()), teacher_text=())

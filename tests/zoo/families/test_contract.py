@@ -1,4 +1,7 @@
-"""The contract of every family of pictures and texts (time series: test_series_contract.py): forward, backward, roles, release, old releases, scalars of either shape."""
+"""The contract of every family of pictures and texts: forward, backward, roles, release, old releases, scalars of either shape.
+
+That of time series is in test_series_contract.py.
+"""
 
 import copy
 from pathlib import Path
