@@ -1,8 +1,9 @@
 """Trains every row of the ETTh1 table and writes it: `python benchmarks/forecast_runs.py RUNS [--only TEXT ...] [--collect]`.
 
-Each row is a recipe with overrides, trained by `modalign train` in a process of its own and measured on the whole test part. Finished
-runs are kept, interrupted ones go on, and one that another process is training is left to it; so the command can be given again, and
-several times at once. `--collect` only writes benchmarks/results/forecast_etth1.json and .md from what is finished. MODALIGN_DATA says where ETTh1.csv is.
+Each row is a recipe with overrides, trained by `modalign train` in a process of its own and measured on the whole test part.
+Finished runs are kept, interrupted ones go on, and one that another process is training is left to it; so the command can be given
+again, and several times at once. `--collect` only writes benchmarks/results/forecast_etth1.json and .md from what is finished.
+MODALIGN_DATA says where ETTh1.csv is.
 """
 
 from __future__ import annotations

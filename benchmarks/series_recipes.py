@@ -1,0 +1,128 @@
+"""Trains the other recipes of time series and writes their table: `python benchmarks/series_recipes.py RUNS [--only TEXT ...] [--collect]`.
+
+As benchmarks/forecast_runs.py: finished runs are kept, interrupted ones go on, several may work on one folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from statistics import mean
+
+import yaml
+from forecast_runs import run
+from measure import RESULTS, where
+
+#: recipe -> seeds
+RECIPES: dict[str, tuple[int, ...]] = {
+    "calf/demo": (0, 1, 2),
+    "calf/daily": (0, 1, 2),
+    "fsca/daily": (0, 1, 2),
+    "calf/spoken_digits": (0, 1, 2),
+    "fsca/spoken_digits": (0, 1, 2),
+    "fsca/spoken_digits_shown": (0,),
+    "calf/imputation": (0,),
+    "calf/household_power": (0,),
+    "calf/appliance_energy": (0,),
+    "calf/beijing_pm": (0,),
+    "fsca/household_power": (0,),
+    "fsca/appliance_energy": (0,),
+    "fsca/beijing_pm": (0,),
+    "calf/etth1_few_shot": (0, 1, 2),
+    "fsca/etth1_few_shot": (0, 1, 2),
+}
+#: task -> the numbers its rows show
+SHOWN = {
+    "forecast": ("mse", "mae"),
+    "imputation": ("mse", "mae"),
+    "classification": ("accuracy",),
+    "short_term": ("smape", "mase", "owa"),
+}
+
+
+def cases() -> dict[str, list[str]]:
+    """Run name -> arguments of `modalign train`."""
+    return {
+        f"{recipe.replace('/', '-')}-{seed}": [f"configs/{recipe}.yaml", "--seed", str(seed)]
+        for recipe, seeds in RECIPES.items()
+        for seed in seeds
+    }
+
+
+def read(run_dir: Path) -> dict:
+    """What one finished run says."""
+    report = list(json.loads((run_dir / "results.json").read_text())["stages"].values())[-1]
+    shown = SHOWN[report["task"]]
+    recipe = yaml.safe_load((run_dir / "recipe.yaml").read_text())
+    cost = json.loads((run_dir / "cost.json").read_text()) if (run_dir / "cost.json").exists() else {}
+    rows = {"model": report["metrics"], **report["baselines"]}
+    return {
+        "task": report["task"],
+        "data": report["data"],
+        "n": report["n"],
+        "seed": recipe["seed"],
+        "results": {name: {key: values[key] for key in shown} for name, values in rows.items()},
+        **cost,
+    }
+
+
+def markdown(found: dict[str, list[dict]], facts: dict) -> str:
+    """One block per recipe: the model, with its spread over seeds, above everything that stands beside it."""
+    lines = [
+        "# Recipes of time series",
+        "",
+        "Means over the seeds, in brackets the smallest and largest; errors of scaled values.",
+        "",
+    ]
+    lines += ["| recipe | forecast | seeds | result | processor time | memory |", "|---|---|---|---|---|---|"]
+    for recipe, runs in found.items():
+        for name in runs[0]["results"]:
+            cells = [
+                _cell(key, [one["results"][name][key] for one in runs if name in one["results"]])
+                for key in runs[0]["results"][name]
+            ]
+            own = name == "model"
+            cost = f"{runs[0]['cpu_seconds'] / 60:.1f} min" if own and "cpu_seconds" in runs[0] else ""
+            memory = f"{runs[0]['peak_megabytes']} MB" if own and runs[0].get("peak_megabytes") else ""
+            head = f"{recipe} ({runs[0]['task']})" if own else ""
+            label = "**this recipe**" if own else name.replace("_", " ")
+            lines.append(f"| {head} | {label} | {len(runs) if own else ''} | {', '.join(cells)} | {cost} | {memory} |")
+    return "\n".join([*lines, "", *(f"- {key}: {value}" for key, value in facts.items()), ""])
+
+
+def _cell(key: str, values: list[float]) -> str:
+    spread = f" ({min(values):.4g} to {max(values):.4g})" if len(values) > 1 and min(values) < max(values) else ""
+    return f"{key} {mean(values):.4g}{spread}"
+
+
+def collect(folder: Path) -> None:
+    """Writes the result files of all finished runs."""
+    found: dict[str, list[dict]] = {}
+    for recipe, seeds in RECIPES.items():
+        dirs = [folder / f"{recipe.replace('/', '-')}-{seed}" for seed in seeds]
+        runs = [read(one) for one in dirs if (one / "results.json").exists()]
+        if runs:
+            found[recipe] = runs
+    facts = where(("torch", "transformers", "lightning", "peft"))
+    content = {"command": "python benchmarks/series_recipes.py runs/series", "recipes": found, "facts": facts}
+    (RESULTS / "series_recipes.json").write_text(json.dumps(content, indent=1) + "\n")
+    (RESULTS / "series_recipes.md").write_text(markdown(found, facts))
+    print(markdown(found, facts))
+
+
+def main() -> None:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", type=Path)
+    parser.add_argument("--only", nargs="*", default=[])
+    parser.add_argument("--collect", action="store_true")
+    asked = parser.parse_args()
+    for name, arguments in cases().items():
+        if not asked.collect and (not asked.only or any(text in name for text in asked.only)):
+            run(name, arguments, asked.runs)
+    collect(asked.runs)
+
+
+if __name__ == "__main__":
+    main()
