@@ -13,13 +13,15 @@ from jsonargparse import ArgumentParser
 
 from modalign.zoo.errors import RecipeError
 
-_WRONG_TYPE = re.compile(r'Parser key "(?P<key>[^"]+)":.*?(?:Got|Given) value: (?P<value>.*)', re.DOTALL)
+_WRONG_TYPE = re.compile(r'Parser key "(?P<key>[^"]+)":.*(?:Got|Given) value: (?P<value>.*)', re.DOTALL)
+_NUMBERS = "numbers"  # a list of them
 _NAMES = {
     bool: "true or false",
     int: "a whole number",
     float: "a number",
     str: "a text",
     list: "words with commas between them, such as a,b",
+    _NUMBERS: "numbers with commas between them, such as 24,168",
     dict: "a map, such as {a: 1, b: 2}",
 }
 
@@ -46,7 +48,7 @@ class OneSentence(ArgumentParser):
 
 
 def with_lists(arguments: Sequence[str], hints: Mapping[str, Any]) -> list[str]:
-    """Writes `--languages en,de` as `--languages=["en", "de"]`, where the option is a list of texts.
+    """Writes `--languages en,de` as `--languages=["en", "de"]` and `--seasons 24,168` as `--seasons=[24,168]`.
 
     Args:
         arguments: Words of a command line.
@@ -64,14 +66,20 @@ def with_lists(arguments: Sequence[str], hints: Mapping[str, Any]) -> list[str]:
             words.append(word)
             continue
         value = value if equals else rest.pop(0)
-        words += [f"{name}={_as_list(value)}"] if equals or not value.startswith("--") else [word, value]
+        words += (
+            [f"{name}={_as_list(value, texts=list[str] in _options(hints[name[2:]]))}"]
+            if equals or not value.startswith("--")
+            else [word, value]
+        )
     return words
 
 
-def _as_list(value: str) -> str:
+def _as_list(value: str, *, texts: bool) -> str:
     parts = [part.strip() for part in value.split(",")]
     plain = value != "null" and not value.lstrip().startswith(("[", "{", '"', "'")) and all(parts)
-    return json.dumps(parts, ensure_ascii=False) if plain else value
+    if not plain:
+        return value
+    return json.dumps(parts, ensure_ascii=False) if texts else f"[{value}]"
 
 
 def _options(hint: Any) -> list[Any]:
@@ -81,7 +89,7 @@ def _options(hint: Any) -> list[Any]:
 
 
 def _is_list(hint: Any) -> bool:
-    return list[str] in _options(hint)
+    return any(one in (list[str], list[int], list[float]) for one in _options(hint))
 
 
 def in_words(hint: Any) -> str:
@@ -91,6 +99,6 @@ def in_words(hint: Any) -> str:
         if typing.get_origin(one) is typing.Literal:
             found += [str(value) for value in typing.get_args(one)]
         else:
-            kind = typing.get_origin(one) or one
+            kind = _NUMBERS if one in (list[int], list[float]) else typing.get_origin(one) or one
             found.append(_NAMES.get(kind, getattr(kind, "__name__", str(kind))))
     return found[0] if len(found) == 1 else f"{', '.join(found[:-1])} or {found[-1]}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import datetime
 import functools
 import inspect
 import types
@@ -150,9 +151,22 @@ def _read(hint: Any, value: Any, where: str) -> Any:
     from jsonargparse import ArgumentError
 
     try:
-        return _reader(hint).parse_object({"value": copy.deepcopy(value)}).value
+        return _reader(hint).parse_object({"value": _without_dates(value)}).value
     except (ArgumentError, TypeError, ValueError, KeyError, OverflowError, RecursionError):
-        raise RecipeError(f"{where}: expected {_said(hint)}, got {shown(value)}") from None
+        is_word = (
+            isinstance(value, _PLAIN) and value is not None and any(typing.get_origin(one) is list for one in _options(hint))
+        )
+        written = f"; a list is written [{shown(value).strip(chr(39))}]" if is_word else ""
+        raise RecipeError(f"{where}: expected {_said(hint)}, got {shown(value)}{written}") from None
+
+
+def _without_dates(value: Any) -> Any:
+    """A copy with dates as texts: YAML reads 2024-01-01 as a date, and no setting is one."""
+    if isinstance(value, Mapping):
+        return {key: _without_dates(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_dates(item) for item in value]
+    return value.isoformat() if isinstance(value, datetime.date) else copy.deepcopy(value)
 
 
 @functools.cache

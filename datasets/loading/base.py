@@ -27,7 +27,7 @@ class PlannedTasks:
         self.plan, self.rank, self.world_size = plan, rank, world_size
         self.epoch, self.batch = 0, 0
 
-    def __iter__(self) -> Iterator[Task]:
+    def __iter__(self) -> Iterator[Any]:
         epoch, first = self.epoch, self.batch
         for batch in range(first, len(self.plan)):
             yield Task(epoch, self.plan.batch(epoch, batch, self.rank, self.world_size))

@@ -86,7 +86,7 @@ class BatchPlan:
 
     def epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns (source of every draw, sample number of every draw) of an epoch, int64 (samples_per_epoch,) each."""
-        return self._range(epoch, 0, self.samples_per_epoch)
+        return self.columns(epoch, 0, self.samples_per_epoch)
 
     def batch(self, epoch: int, batch: int, rank: int = 0, world_size: int = 1) -> list[Draw]:
         """Returns the draws of a global batch, or a rank's part of them (`rank_slice`).
@@ -103,13 +103,13 @@ class BatchPlan:
 
     def draw_range(self, epoch: int, first: int, end: int) -> list[Draw]:
         """Returns the draws ``first`` to ``end - 1`` of an epoch, across batches."""
-        of_source, samples = (column.tolist() for column in self._range(epoch, first, end))
+        of_source, samples = (column.tolist() for column in self.columns(epoch, first, end))
         return [
             Draw(source, sample, first + place) for place, (source, sample) in enumerate(zip(of_source, samples, strict=True))
         ]
 
-    def _range(self, epoch: int, first: int, end: int) -> tuple[np.ndarray, np.ndarray]:
-        """(source, sample number) of some draws; with one source, only their part of the order is made."""
+    def columns(self, epoch: int, first: int, end: int) -> tuple[np.ndarray, np.ndarray]:
+        """What `draw_range` returns in two arrays, sources and sample numbers; with one source, only their part of the order is made."""
         if len(self.sizes) == 1:
             return np.zeros(end - first, dtype=np.int64), self._source_draws(0, epoch, first, end)
         of_source, places = self._mixture(epoch)

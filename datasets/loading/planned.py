@@ -49,6 +49,9 @@ class PlannedLoader(BaseLoader):
         DataError: If plan, sources and world size do not fit together; while iterating, for a bad sample.
     """
 
+    #: what lists the tasks of a rank
+    tasks_of: type[PlannedTasks] = PlannedTasks
+
     def __init__(
         self,
         sources: Sequence[Any],
@@ -74,7 +77,7 @@ class PlannedLoader(BaseLoader):
         for source in sources:
             source.check_cache(plan.window)
         self._tasks: PlannedTasks
-        super().__init__(reader, PlannedTasks(plan, rank, world_size), num_workers, prefetch, pin_memory, timeout)
+        super().__init__(reader, self.tasks_of(plan, rank, world_size), num_workers, prefetch, pin_memory, timeout)
         self.sources, self.plan, self.rank, self.world_size = list(sources), plan, rank, world_size
         self._epoch, self._batch = 0, 0
 
@@ -99,12 +102,13 @@ class PlannedLoader(BaseLoader):
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         epoch, first = self._tasks.epoch, self._tasks.batch = self._epoch, self._batch
-        for batch, done in enumerate(self._results(), start=first):
+        last = len(self)
+        for following, done in enumerate(self._results(), start=first + 1):
             self._note(done)
             if done.error:
                 self.close()
                 raise DataError(done.error)
-            self.seek(epoch, batch + 1)
+            self._epoch, self._batch = (epoch + 1, 0) if following == last else (epoch, following)
             yield done.batch
 
     def _note(self, done: Done) -> None:

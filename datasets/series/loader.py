@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from itertools import islice
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import torch
@@ -12,13 +13,15 @@ from torch import Tensor
 
 from modalign.zoo.errors import DataError
 
-from ..loading.base import BaseLoader, OrderedTasks
-from ..loading.plan import BatchPlan, Draw
+from ..loading.base import PlannedTasks
+from ..loading.plan import BatchPlan, rank_slice
 from ..loading.planned import PlannedLoader
-from ..loading.reading import Done, Task
+from ..loading.reading import Done
 
 #: what a task makes of a batch: (batch, for each row the numbers its random draws depend on) -> batch
 Prepare = Callable[[dict[str, Any], Sequence[tuple[int, ...]]], dict[str, Any]]
+_AHEAD = 2**14  # samples whose order is looked up at once
+_TOGETHER = 2**20  # bytes of small batches that are gathered at once
 
 
 class Keys(Sequence[str]):
@@ -44,6 +47,44 @@ class Keys(Sequence[str]):
         return list, (list(self),)
 
 
+class WindowTask(NamedTuple):
+    """A rank's part of one batch of windows, in arrays: a list of draws would take longer than the windows themselves.
+
+    Attributes:
+        epoch: The epoch.
+        places: (n,) the source of each window.
+        numbers: (n,) its number in that source.
+        first: The number in the epoch of the first one's place.
+    """
+
+    epoch: int
+    places: np.ndarray
+    numbers: np.ndarray
+    first: int
+
+
+class WindowTasks(PlannedTasks):
+    """The sampler of training, which looks up the order of many batches at once."""
+
+    def __iter__(self) -> Iterator[WindowTask]:
+        epoch, ahead = self.epoch, max(1, _AHEAD // self.plan.batch_size)
+        for first in range(self.batch, len(self.plan), ahead):
+            yield from self._stretch(epoch, first, min(first + ahead, len(self.plan)))
+
+    def _stretch(self, epoch: int, first: int, end: int) -> Iterator[WindowTask]:
+        """The batches `first` to `end - 1` of an epoch."""
+        size, begin, own = self.plan.batch_size, first * self.plan.batch_size, self.plan.batch_size // self.world_size
+        columns = self.plan.columns(epoch, begin, min(end * size, self.plan.samples_per_epoch))
+        rest = len(columns[0]) % size
+        whole = [column[: len(column) - rest].reshape(-1, self.world_size, own)[:, self.rank] for column in columns]
+        for batch, (places, numbers) in enumerate(zip(*whole, strict=True)):
+            yield WindowTask(epoch, places, numbers, begin + batch * size + self.rank * own)
+        if rest:
+            mine = rank_slice(range(len(columns[0]) - rest, len(columns[0])), self.rank, self.world_size)
+            places, numbers = (column[mine[0] : mine[-1] + 1] for column in columns)
+            yield WindowTask(epoch, places, numbers, begin + mine[0])
+
+
 @dataclass
 class WindowReader:
     """A map-style data set whose items are whole batches of windows.
@@ -58,20 +99,48 @@ class WindowReader:
     seed: int = 0
     prepare: Prepare | None = None
 
-    def __getitem__(self, task: Task) -> Done:
+    def __post_init__(self) -> None:
+        """Notes whether anything is drawn at random."""
+        self.random = self.prepare is not None or any(getattr(source, "random", False) for source in self.sources)
+
+    def __getitem__(self, task: WindowTask) -> Done:
         """Gathers the windows of a task."""
-        places = np.fromiter((draw.source for draw in task.draws), np.int64, len(task.draws))
-        numbers = np.fromiter((draw.sample for draw in task.draws), np.int64, len(task.draws))
+        places, numbers = task.places, task.numbers
         try:
-            random = self.prepare is not None or any(getattr(source, "random", False) for source in self.sources)
-            draws = [(self.seed, task.epoch, draw.draw) for draw in task.draws] if random else []
+            draws = [(self.seed, task.epoch, task.first + row) for row in range(len(numbers))] if self.random else []
             batch = self._windows(places, numbers, draws)
             if self.prepare is not None:
                 batch = self.prepare(batch, draws)
         except DataError as error:
             return Done(error=str(error))
-        batch["keys"] = Keys(self.sources, places, numbers)
-        batch["sample_numbers"], batch["sources"] = numbers.tolist(), places.tolist()
+        return self._done(batch, task)
+
+    def stream(self, tasks: Iterable[WindowTask]) -> Iterator[Done]:
+        """Tasks one after the other. Small batches are parts of one gather: that of a few takes little longer than that of one."""
+        pending, together = iter(tasks), 1
+        alone = self.random or len(self.sources) > 1  # which of several sources a batch has decides what entries it has
+        for number, task in enumerate(pending):
+            first = self[task]
+            yield first
+            if not alone and not number:
+                together = max(
+                    1, _TOGETHER // max(1, sum(value.nbytes for value in first.batch.values() if isinstance(value, Tensor)))
+                )
+            if together > 1:
+                break
+        while group := list(islice(pending, together)):
+            yield from self._gathered(group)
+
+    def _gathered(self, tasks: Sequence[WindowTask]) -> Iterator[Done]:
+        """Several batches from one gather."""
+        whole = self._windows(tasks[0].places, np.concatenate([task.numbers for task in tasks]), [])
+        parts = [value.split([len(task.numbers) for task in tasks]) for value in whole.values()]
+        for task, *values in zip(tasks, *parts, strict=True):
+            yield self._done(dict(zip(whole, values, strict=True)), task)
+
+    def _done(self, batch: dict[str, Any], task: WindowTask) -> Done:
+        batch["keys"] = Keys(self.sources, task.places, task.numbers)
+        batch["sample_numbers"], batch["sources"] = task.numbers.tolist(), task.places.tolist()
         return Done(batch)
 
     def _windows(self, places: np.ndarray, numbers: np.ndarray, draws: Sequence[tuple[int, ...]]) -> dict[str, Any]:
@@ -109,6 +178,8 @@ class WindowLoader(PlannedLoader):
         timeout: Seconds to wait for a batch of a worker.
     """
 
+    tasks_of = WindowTasks
+
     def __init__(
         self,
         sources: Sequence[Any],
@@ -123,14 +194,12 @@ class WindowLoader(PlannedLoader):
         reader = WindowReader(list(sources), plan.seed, prepare)
         super().__init__(sources, plan, reader, rank=rank, world_size=world_size, num_workers=num_workers, timeout=timeout)
 
-    def _unwatched(self) -> Iterator[Done]:
-        """Without workers there is nothing torch's loader would add to a gather but its own time, several gathers long."""
-        if self.num_workers:
-            return super()._unwatched()
-        return (self.reader[task] for task in self._tasks)
+    def _results(self) -> Iterator[Done]:
+        """Without workers nothing can hang, and whatever else there is between a gather and its user takes longer than the gather."""
+        return super()._results() if self.num_workers else self.reader.stream(self._tasks)
 
 
-class WindowEvalLoader(BaseLoader):
+class WindowEvalLoader:
     """Every window once, in order, none dropped.
 
     Args:
@@ -139,6 +208,9 @@ class WindowEvalLoader(BaseLoader):
         prepare: Makes of windows what a task wants; its random draws depend on a window's number alone.
         rank: This process' number; it takes the batches rank, rank + world_size, ...
         world_size: Number of processes.
+
+    Raises:
+        DataError: If there is no such rank, or the batch size is below 1.
     """
 
     def __init__(
@@ -146,21 +218,22 @@ class WindowEvalLoader(BaseLoader):
     ) -> None:
         if batch_size < 1 or not 0 <= rank < world_size:
             raise DataError(f"batch_size is {batch_size} (1 or more), rank {rank} of {world_size}")
-        batch_size = min(batch_size, max(1, len(source) // world_size))
-        self.source, self.batch_size, self.rank, self.world_size = source, batch_size, rank, world_size
-        tasks = OrderedTasks([Draw(0, number, number) for number in range(len(source))], batch_size)
-        super().__init__(WindowReader([source], 0, prepare), tasks, 0, 4, False, 0.0)
-        self.sources = [source]
+        self.source, self.rank, self.world_size = source, rank, world_size
+        self.batch_size = min(batch_size, max(1, len(source) // world_size))
+        self.reader = WindowReader([source], 0, prepare)
 
     def __len__(self) -> int:
         """Batches of this rank."""
-        return len(range(self.rank, -(-len(self.source) // self.batch_size), self.world_size))
+        return len(self._firsts())
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        for number, task in enumerate(self._tasks):
-            if number % self.world_size != self.rank:
-                continue
-            done = self.reader[task]
+        for first in self._firsts():
+            numbers = np.arange(first, min(first + self.batch_size, len(self.source)))
+            done = self.reader[WindowTask(0, np.zeros_like(numbers), numbers, first)]
             if done.error:
                 raise DataError(done.error)
             yield done.batch
+
+    def _firsts(self) -> range:
+        """First window of each of this rank's batches."""
+        return range(self.rank * self.batch_size, len(self.source), self.world_size * self.batch_size)

@@ -88,6 +88,8 @@ class WindowSet:
         self._ends = np.cumsum(self.shard_sizes)
         lengths = [ranges[number][1] - ranges[number][0] for number in kept]
         self._offset = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+        starts = [first + stride * np.arange(count) for first, count in zip(self._offset, self.shard_sizes, strict=True)]
+        self._start = torch.from_numpy(np.concatenate(starts))  # of every window, in the rows of all series together
         rows = np.concatenate([_scaled(series, number, columns.scaled, scale, *ranges[number]) for number in kept])
         missing, channels = np.isnan(rows), len(columns.target) + len(columns.past)
         if missing[:, channels:].any():  # models get no mask of known-future columns
@@ -97,8 +99,8 @@ class WindowSet:
         if missing.any() and config.missing == "error":
             raise DataError(_first_missing(self, missing, 0, "data.series.missing is error; fill it, or set missing: mask"))
         self.has_missing = bool(missing.any())
-        self._rows = _Rows(np.where(missing, 0, rows).astype(np.float32), channels)
-        self._observed = _Rows(~missing, channels) if self.has_missing else None
+        self._rows = _Rows(np.where(missing, 0, rows).astype(np.float32), channels, look_back + horizon)
+        self._observed = _Rows(~missing, channels, look_back + horizon) if self.has_missing else None
         self._static = _static(series, kept, columns.static)
 
     def __len__(self) -> int:
@@ -126,40 +128,51 @@ class WindowSet:
 
     def batch(self, numbers: Sequence[int] | np.ndarray, draws: Sequence[tuple[int, ...]] = ()) -> dict[str, Any]:
         """The named tensors of some windows; see `modalign.zoo.series.base.SeriesModel` for their shapes. Nothing is drawn at random."""
-        numbers = np.asarray(numbers, dtype=np.int64)
-        place = np.searchsorted(self._ends, numbers, side="right")
-        before = self._ends[place] - np.asarray(self.shard_sizes)[place]
-        start = torch.from_numpy(self._offset[place] + (numbers - before) * self.stride)
+        chosen = torch.from_numpy(np.asarray(numbers, dtype=np.int64))
+        start = self._start.index_select(0, chosen)
         batch = self._cut(self._rows, start)
         if self._observed is not None:
             cut = self._cut(self._observed, start)
             batch |= {"observed": cut["values"]}
             batch |= {"target_observed": cut["target"]} if self.horizon else {}
         if self._static is not None:
-            batch["static"] = self._static[torch.from_numpy(place)]
+            batch["static"] = self._static[np.searchsorted(self._ends, chosen.numpy(), side="right")]
         return batch
 
     def _cut(self, rows: _Rows, start: Tensor) -> dict[str, Any]:
-        window = rows.windows(start, self.look_back + self.horizon)
-        batch = {"values": window[:, : self.look_back, : rows.channels]}
-        if self.horizon:
-            batch["target"] = window[:, self.look_back :, : len(self.columns.target)]
+        window, targets = rows.windows(start), len(self.columns.target)
+        if not self.horizon:
+            batch = {"values": window}
+        else:
+            past, future = window.split_with_sizes((self.look_back, self.horizon), 1)
+            batch = {"values": past, "target": future if targets == len(self.columns.scaled) else future[..., :targets]}
         if self.columns.known:
-            batch["known"] = window[:, :, rows.channels :]
+            batch |= {"values": batch["values"][..., : rows.channels], "known": window[..., rows.channels :]}
         return batch
 
 
 class _Rows:
-    """Rows (R, C) of which windows are gathered as blocks of memory."""
+    """Rows (R, C) of which windows of some length are gathered as blocks of memory."""
 
-    def __init__(self, rows: np.ndarray, channels: int) -> None:
-        self.rows, self.channels = torch.from_numpy(np.ascontiguousarray(rows)), channels
+    def __init__(self, rows: np.ndarray, channels: int, length: int) -> None:
+        self.rows, self.channels, self.length = torch.from_numpy(np.ascontiguousarray(rows)), channels, length
+        self._lay()
 
-    def windows(self, start: Tensor, length: int) -> Tensor:
+    def _lay(self) -> None:
+        """Lays the blocks over the rows: (R - length + 1, length · C), no copy."""
+        count, width = self.rows.shape
+        self.blocks = self.rows.as_strided((count - self.length + 1, self.length * width), (width, 1))
+
+    def windows(self, start: Tensor) -> Tensor:
         """(B, length, C): rows `start` to `start + length - 1`."""
-        width = self.rows.shape[1]
-        blocks = self.rows.as_strided((len(self.rows) - length + 1, length * width), (width, 1))
-        return blocks[start].view(len(start), length, width)
+        return self.blocks.index_select(0, start).view(-1, self.length, self.rows.shape[1])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "blocks"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lay()
 
 
 def _rows_of(series: SeriesSet, number: int, config: SeriesConfig, part: Part, look_back: int) -> tuple[int, int]:

@@ -21,6 +21,7 @@ from ..kinds import SERIES, kind_of
 from ..series.data import columns_from, table_settings
 from ..series.forecast_plot import plot_forecast
 from ..series.opening import check_step, config_for
+from ..series.table_words import table_words
 
 
 def forecast(
@@ -35,6 +36,9 @@ def forecast(
     id: str | None = None,
     layout: Literal["wide", "long"] = "wide",
     frequency: str | None = None,
+    ignore: list[str] | None = None,
+    missing: list[str] | None = None,
+    time_format: str | None = None,
     device: str = "auto",
 ) -> None:
     """Forecasts what follows the rows of a table, for every series in it.
@@ -54,6 +58,9 @@ def forecast(
         id: Column that tells several series apart.
         layout: Whether the table has a column per channel (`wide`) or a row per value (`long`).
         frequency: Step between rows; inferred if not given.
+        ignore: Columns to leave out, such as texts.
+        missing: Further texts that stand for a missing value, such as -9999.
+        time_format: How times are written, such as %d/%m/%Y; s, ms, us or ns for Unix time.
         device: Where to compute.
 
     Raises:
@@ -68,11 +75,10 @@ def forecast(
             f"{model}: this {loaded.family} does not forecast time series; give a model that does (modalign zoo list)"
         )
     known: SeriesDescription = loaded.config.series
-    config = config_for(
-        known, {k: v for k, v in {"time": time, "id": id, "frequency": frequency}.items() if v} | {"layout": layout}
-    )
-    tables = table_settings(config)
-    series = SeriesSet.open(history, **tables)
+    asked = {"time": time, "id": id, "frequency": frequency, "ignore": ignore, "missing": missing, "time_format": time_format}
+    tables = table_settings(config_for(known, {key: value for key, value in asked.items() if value} | {"layout": layout}))
+    with table_words(recipe=False):
+        series = SeriesSet.open(history, **tables)
     for note in series.notes:
         console.print(note, highlight=False)
     check_step(series, known)
@@ -94,7 +100,8 @@ def _later(name: str, tables: dict[str, Any], history: SeriesSet) -> dict[str, S
     Raises:
         DataError: If they begin anywhere else: they would be read for the wrong times.
     """
-    found = SeriesSet.open(name, **{**tables, "frequency": history.frequency})  # a single row shows no step
+    with table_words(recipe=False):
+        found = SeriesSet.open(name, **{**tables, "frequency": history.frequency})  # a single row shows no step
     by_key = {one.key: one for one in found.series}
     if len(found) == len(history) == 1:  # a table of one series calls it by the file's name
         by_key = {history.series[0].key: found.series[0]}

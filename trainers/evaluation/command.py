@@ -68,6 +68,9 @@ def evaluate(
     id: str | None = None,
     layout: Literal["wide", "long"] | None = None,
     frequency: str | None = None,
+    ignore: list[str] | None = None,
+    missing: list[str] | None = None,
+    time_format: str | None = None,
 ) -> None:
     """Measures a model on shards and prints a table.
 
@@ -119,6 +122,9 @@ def evaluate(
         id: (time series) Column of a table that tells series apart.
         layout: (time series) Whether a table is wide or long.
         frequency: (time series) Step between rows, such as h or 15min.
+        ignore: (time series) Columns of a table to leave out, such as texts.
+        missing: (time series) Further texts of a table that stand for a missing value.
+        time_format: (time series) How a table writes times, such as %d/%m/%Y.
     """
     asked = {key: value for key, value in locals().items() if value is not None and key not in _OURS}
     from modalign import zoo
@@ -147,7 +153,8 @@ def evaluate(
         console.print(f"written: {json}")
 
 
-_SERIES = ("mask_rate", "anomaly", "split", "target", "past", "known", "time", "id", "layout", "frequency")
+_TABLE = ("time", "id", "layout", "frequency", "ignore", "missing", "time_format")
+_SERIES = ("mask_rate", "anomaly", "split", "target", "past", "known", *_TABLE)
 
 
 def _check_kind(task: str, kind: str, model: Any) -> None:

@@ -19,6 +19,7 @@ from modalign.zoo.errors import AssemblyError, DataError, RecipeError, nearest
 from modalign.zoo.series.description import SeriesDescription
 
 from ..recipe import DataConfig
+from .table_words import table_words
 
 
 def config_of(data: DataConfig, task: str = "forecast") -> SeriesConfig:
@@ -29,11 +30,8 @@ def config_of(data: DataConfig, task: str = "forecast") -> SeriesConfig:
 def open_series(name: str, config: SeriesConfig, data: DataConfig | None = None) -> SeriesSet:
     """Opens a table or shards as the settings say."""
     remote = None if data is None else remote_of(data.allow_remote or None, data.remote_cache_gb)
-    return SeriesSet.open(
-        name,
-        **table_settings(config),
-        remote=remote,
-    )
+    with table_words(recipe=data is not None):
+        return SeriesSet.open(name, **table_settings(config), remote=remote)
 
 
 def table_settings(config: SeriesConfig) -> dict[str, Any]:

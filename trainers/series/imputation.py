@@ -75,7 +75,9 @@ def check_task(model: Any, task: str) -> None:
         RecipeError: Naming its own task.
     """
     if model.config.task != task:
-        raise RecipeError(f"--task {task}: this {model.family} was trained for {model.config.task}; measure it by that")
+        raise RecipeError(
+            f"--task {task}: this {model.family} was trained for {model.config.task}; measure it with --task {model.config.task}"
+        )
 
 
 def _plain(view: Mapping[str, Tensor]) -> dict[str, Tensor]:

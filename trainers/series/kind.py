@@ -18,7 +18,9 @@ from modalign.zoo.losses.parts.distributed import world_size as ranks
 from modalign.zoo.metrics.forecast import ForecastMetric
 from modalign.zoo.metrics.over_ranks import summed
 
+from ..console import warn
 from ..kinds import SERIES, Measure
+from ..objective import Objective
 from ..recipe import DataConfig, Recipe, StageConfig
 from .data import config_of, describe, open_series, sources_of, tell_columns, training_names, weights_of, windows_of
 from .demonstrations import show_demonstrations
@@ -48,12 +50,16 @@ class SeriesKind:
             show_demonstrations(model, sets, config, recipe.seed)
 
     def check(self, model: Any, stage: StageConfig, trained: Sequence[Any], where: str) -> None:
-        """Refuses what is for pictures and texts."""
+        """Refuses what is for pictures and texts; warns of quantiles that no loss reads."""
         if stage.cache.image or stage.cache.text or stage.cache.teacher_text:
             raise RecipeError(f"{where}.cache: a model of time series has no features to keep; take it out")
         if model.config.task == "short_term" and set(map(tuple, model.config.series.scale.values())) != {(0.0, 1.0)}:
             raise RecipeError(
                 f"{where}.data.series.scale: short series have sizes of their own, and the model norms each; set scale: none"
+            )
+        if getattr(model.config, "head", None) == "quantile" and "quantiles" not in Objective(stage.losses, where).inputs():
+            warn(
+                f"{where}.losses: the model has quantiles and no loss reads them, so only their median trains; add pinball: {{}}"
             )
 
     def loader(

@@ -13,6 +13,7 @@ from modalign.zoo.errors import AssemblyError, DataError
 
 from .data import config_for_task, table_settings, tell_columns
 from .subject import SeriesSubject
+from .table_words import table_words
 
 
 def series_subject(
@@ -36,7 +37,8 @@ def series_subject(
     if known is None:
         raise AssemblyError(f"this {model.family} was never trained on data; train it first")
     config = config_for(known, settings)
-    series = SeriesSet.open(data, **table_settings(config), remote=remote_of(allow_remote))
+    with table_words(recipe=False):
+        series = SeriesSet.open(data, **table_settings(config), remote=remote_of(allow_remote))
     _choose_columns(config, series, known, settings)
     config = config_for_task(config, model.config.task)
     tell_columns(model, series, config)
@@ -46,6 +48,8 @@ def series_subject(
 def config_for(known: Any, settings: Mapping[str, Any]) -> SeriesConfig:
     """How data are read and split for a model: its own split and static numbers, unless settings say otherwise."""
     plain = {"split": known.split, "static": list(known.static), **settings}
+    if "missing" in plain:  # a command calls the marks by this name, a recipe what is done about missing values
+        plain["missing_marks"] = plain.pop("missing")
     return fill(SeriesConfig, plain, "settings of the data")
 
 

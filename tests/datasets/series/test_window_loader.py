@@ -192,6 +192,39 @@ def test_an_error_of_a_task_ends_iteration_with_its_sentence(two, workers):
         list(loader_of(two, prepare=refuse, num_workers=workers))
 
 
+def test_a_last_incomplete_batch_is_shared_out_too(made, windows):
+    """Small batches are gathered several at a time, the order of many is looked up at once: neither shows."""
+    source = windows(made((60, 35, 94)), "train", split="none")
+    assert len(source) % 8 == 4
+    plan = plan_of([source], drop_last=False)
+    drawn = [[draw.sample for draw in plan.batch(1, batch)] for batch in range(len(plan))]
+    for start in (0, 5, len(plan) - 1):
+        parts = []
+        for rank in range(4):
+            loader = WindowLoader([source], plan, rank=rank, world_size=4)
+            loader.seek(1, start)
+            parts.append([batch["sample_numbers"] for batch in loader])
+            for numbers, batch in zip(parts[-1], loader_of_position(loader, 1, start), strict=True):
+                for name, value in source.batch(numbers).items():
+                    assert torch.equal(batch[name], value)
+        assert [[number for numbers in batch for number in numbers] for batch in zip(*parts, strict=True)] == drawn[start:]
+
+
+def loader_of_position(loader, epoch, batch):
+    loader.seek(epoch, batch)
+    return loader
+
+
+def test_batches_can_be_changed_in_place(two):
+    """Though several may come from one gather, none is seen by another, and none by the set."""
+    source = two[0]
+    wanted = [batch["values"].clone() for batch in loader_of([source], batch_size=4)]
+    for number, batch in enumerate(loader_of([source], batch_size=4)):
+        assert torch.equal(batch["values"], wanted[number])
+        batch["values"].fill_(-1)
+        batch["target"].fill_(-1)
+
+
 def test_a_wait_that_is_too_long_is_an_error(two):
     import time
 
@@ -199,8 +232,8 @@ def test_a_wait_that_is_too_long_is_an_error(two):
         time.sleep(2)
         return batch
 
-    loader = WindowLoader(two, plan_of(two), wait, timeout=0.05)
-    with pytest.raises(DataError, match=r"rank 0: the WindowLoader of made, other \(0 workers\): no batch within 0.05 s"):
+    loader = WindowLoader(two, plan_of(two), wait, num_workers=1, timeout=0.3)
+    with pytest.raises(DataError, match=r"rank 0: the WindowLoader of made, other \(1 workers\): no batch within 0.3 s"):
         next(iter(loader))
 
 
