@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from modalign.zoo.errors import AssemblyError, ModalignError
+
 if TYPE_CHECKING:
     from modalign.datasets.loading.planned import PlannedLoader
 
@@ -96,8 +98,6 @@ def only(model: Any, kind: str, command: str) -> Any:
     Raises:
         AssemblyError: Saying what the model is.
     """
-    from modalign.zoo.errors import AssemblyError
-
     if kind_of(model).name != kind:
         wanted, got = ("time series", "pictures and texts") if kind == SERIES else ("pictures and texts", "time series")
         raise AssemblyError(
@@ -113,17 +113,30 @@ def kind_of_recipe(recipe: Recipe) -> Kind:
 
 def known_kind(recipe: Recipe) -> Kind | None:
     """The kind of a recipe, by the family of its model, or of the release it starts from; None if there is no such family or release."""
-    from modalign.zoo.errors import ModalignError
     from modalign.zoo.registry import FAMILIES
 
-    settings = recipe.model or next((stage.model for stage in recipe.stages.values() if stage.model), None)
     try:
-        if settings is not None:
-            return kind_of(FAMILIES.get(settings["family"]))
-        if recipe.init_from is not None:
-            from modalign.zoo.checkpoints.release import find_release, read_release
-
-            return kind_of(FAMILIES.get(read_release(find_release(recipe.init_from))[0]["family"]))
+        return kind_of(FAMILIES.get(_model_of(recipe)["family"]))
     except (ModalignError, KeyError):
-        pass  # said where the model is built, with what to do about it
-    return None
+        return None  # said where the model is built, with what to do about it
+
+
+def task_of_recipe(recipe: Recipe, kind: Kind) -> str:
+    """What the recipe's model is for, and so is measured by: of time series the task it does."""
+    if kind.name != SERIES:
+        return kind.task
+    try:
+        return str(_model_of(recipe).get("task", kind.task))
+    except ModalignError:
+        return kind.task
+
+
+def _model_of(recipe: Recipe) -> Mapping[str, Any]:
+    """Family and settings of the recipe's model, or of the release it starts from; nothing where it names neither."""
+    settings = recipe.model or next((stage.model for stage in recipe.stages.values() if stage.model), None)
+    if settings is not None or recipe.init_from is None:
+        return settings or {}
+    from modalign.zoo.checkpoints.release import find_release, read_release
+
+    release = read_release(find_release(recipe.init_from))[0]
+    return {**(release.get("model") or {}), "family": release["family"]}

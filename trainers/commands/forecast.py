@@ -74,6 +74,10 @@ def forecast(
         raise AssemblyError(
             f"{model}: this {loaded.family} does not forecast time series; give a model that does (modalign zoo list)"
         )
+    if loaded.config.task not in ("forecast", "short_term"):
+        raise AssemblyError(
+            f"{model}: this {loaded.family} was trained for {loaded.config.task}, so it does not forecast; give one trained with task: forecast"
+        )
     known: SeriesDescription = loaded.config.series
     asked = {"time": time, "id": id, "frequency": frequency, "ignore": ignore, "missing": missing, "time_format": time_format}
     tables = table_settings(config_for(known, {key: value for key, value in asked.items() if value} | {"layout": layout}))

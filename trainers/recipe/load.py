@@ -44,18 +44,19 @@ def _fill_in(recipe: Recipe, *, measured: bool) -> None:
         recipe: The recipe.
         measured: Measure the stages that have something to be measured on.
     """
-    from ..kinds import SERIES, kind_of_recipe
+    from ..kinds import SERIES, kind_of_recipe, task_of_recipe
 
     kind, data = kind_of_recipe(recipe), recipe.data
-    if kind.name == SERIES and isinstance(data.train, str) and (data.series is None or data.series.split != "none"):
+    task, by_rows = task_of_recipe(recipe, kind), data.series is None or data.series.split != "none"
+    if kind.name == SERIES and isinstance(data.train, str) and by_rows and task != "classification":  # whose series are not split
         data.val, data.test = data.val or data.train, data.test or data.train
     if measured and any(recipe.stage_data(name).test for name in recipe.stages):
         recipe.evaluate = EvaluateConfig()
     if recipe.evaluate is not None and recipe.evaluate.task is None:
-        recipe.evaluate.task = (recipe.model or {}).get("task", kind.task) if kind.name == SERIES else kind.task
+        recipe.evaluate.task = task
     for stage in recipe.stages.values():
         if stage.validate is not None and stage.validate.metric is None:
-            stage.validate.metric = kind.metric
+            stage.validate.metric = "accuracy" if task == "classification" else kind.metric
 
 
 def _default_run_dir(file: Path) -> str:

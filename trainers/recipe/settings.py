@@ -82,7 +82,8 @@ class ValidateConfig:
     """Validation while training.
 
     Attributes:
-        metric: What decides the best checkpoint; not given, it is `text_to_image/R@10` for pictures and texts, `mse` for time series.
+        metric: What decides the best checkpoint; not given, it is `text_to_image/R@10` for pictures and texts, `mse` for time series,
+            `accuracy` for classes of them.
         every_epochs: How often, in epochs.
         select: `best` releases the best checkpoint of the stage, `last` the last.
         patience: Stop after so many validations without a new best; None never stops early.

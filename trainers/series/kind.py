@@ -19,8 +19,9 @@ from modalign.zoo.metrics.forecast import ForecastMetric
 from modalign.zoo.metrics.over_ranks import summed
 
 from ..console import warn
-from ..kinds import SERIES, Measure
+from ..kinds import SERIES, Measure, task_of_recipe
 from ..objective import Objective
+from ..parallel.rank import global_rank
 from ..recipe import DataConfig, Recipe, StageConfig
 from .data import config_of, describe, open_series, sources_of, tell_columns, training_names, weights_of, windows_of
 from .demonstrations import show_demonstrations
@@ -57,6 +58,10 @@ class SeriesKind:
             raise RecipeError(
                 f"{where}.data.series.scale: short series have sizes of their own, and the model norms each; set scale: none"
             )
+        classes, metric = model.config.task == "classification", None if stage.validate is None else stage.validate.metric
+        if metric is not None and (metric == "accuracy") != classes:
+            wanted = "accuracy" if classes else "mse or mae"
+            raise RecipeError(f"{where}.validate.metric: {metric} is not measured of {model.config.task}; take {wanted}")
         if getattr(model.config, "head", None) == "quantile" and "quantiles" not in Objective(stage.losses, where).inputs():
             warn(
                 f"{where}.losses: the model has quantiles and no loss reads them, so only their median trains; add pinball: {{}}"
@@ -112,10 +117,16 @@ class SeriesKind:
         return found | ({"series_without_window": left_out} if left_out else {})
 
     def check_test(self, recipe: Recipe, stage: str) -> None:
-        """Opens the test series."""
+        """Opens the test series; warns where a classifier trains on them."""
         data = recipe.stage_data(stage)
         assert data.test is not None
-        open_series(data.test, config_of(data), data)
+        test = open_series(data.test, config_of(data), data)
+        if global_rank() == 0 and task_of_recipe(recipe, self) == "classification":
+            names = training_names(data, f"stages.{stage}.data")
+            if test.fingerprint in (one.fingerprint for one in sources_of(names, config_of(data), data)):
+                warn(
+                    f"stages.{stage}: data.test is what the stage trains on; its results say what was memorised, not what was learnt"
+                )
 
     def subject(self, recipe: Recipe, release: Path, stage: str, device: str) -> SeriesSubject:
         """See `Kind`."""
