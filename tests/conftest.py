@@ -126,7 +126,11 @@ def _tiny_llama(folder):
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    words = ["[UNK]", *["Predict", "future", "sequences", "using", "previous", "data", ":", "category", "(", "in", "total", ")"], *map(str, range(20))]
+    words = [
+        "[UNK]",
+        *["Predict", "future", "sequences", "using", "previous", "data", ":", "category", "(", "in", "total", ")"],
+        *map(str, range(20)),
+    ]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[UNK]").save_pretrained(folder)

@@ -76,7 +76,7 @@ def forecast(
         )
     if loaded.config.task not in ("forecast", "short_term"):
         raise AssemblyError(
-            f"{model}: this {loaded.family} was trained for {loaded.config.task}, so it does not forecast; give one trained with task: forecast"
+            f"{model}: this {loaded.family} was trained for {loaded.config.task}, so it does not forecast; give one of task: forecast"
         )
     known: SeriesDescription = loaded.config.series
     asked = {"time": time, "id": id, "frequency": frequency, "ignore": ignore, "missing": missing, "time_format": time_format}

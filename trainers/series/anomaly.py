@@ -90,13 +90,10 @@ class AnomalyTask(MeasuringTask):
     @classmethod
     def tables(cls, report: Mapping[str, Any]) -> list[Table]:
         """See `MeasuringTask`."""
-        names = list(report["metrics"])
-        rows = [
-            (name, *[f"{values[key]:.3f}" for key in names])
-            for name, values in {"model": report["metrics"], **report["baselines"]}.items()
-        ]
+        by = {"model": report["metrics"], **report["baselines"]}
+        rows = [(name.replace("_", " "), *[f"{values[name]:.3f}" for values in by.values()]) for name in report["metrics"]]
         n = report["n"]
-        return [Table(f"anomalies: {n['anomalous']} of {n['rows']} rows of {report['data']} are marked", ("score", *names), rows)]
+        return [Table(f"anomalies: {n['anomalous']} of {n['rows']} rows of {report['data']} are marked", ("measure", *by), rows)]
 
 
 def _covering(sizes: list[int], stride: int) -> list[int]:
