@@ -53,7 +53,7 @@ def rows(path):
 @pytest.mark.timeout(290)
 def test_the_page(folder, capfd):
     done, names = follow(folder)
-    assert len(done) == 17 and {line.split()[1] for line in done} == {"train", "forecast", "eval", "export"}
+    assert len(done) == 18 and {line.split()[1] for line in done} == {"train", "forecast", "eval", "export"}
     found = rows(folder / "forecast.csv")
     assert len(found) == 24 and found[0]["time"] == "2024-03-03 12:00:00" and (folder / "forecast.png").is_file()
     assert [row["time"] for row in rows(folder / "tomorrow.csv")] == [row["time"] for row in found[:6]]

@@ -1,4 +1,4 @@
-"""Every command of docs/evaluation.md is run, with a tiny release for MODEL and tiny shards for SHARDS; its recipe is trained."""
+"""Every command of docs/evaluation.md is run, with a tiny release for MODEL, tiny shards for SHARDS, a small TABLE; its recipe is trained."""
 
 import io
 import json
@@ -16,6 +16,7 @@ from modalign import zoo
 from modalign.trainers import train
 from modalign.trainers.cli import main
 from modalign.zoo.registry import FAMILIES
+from modalign.zoo.series.description import SeriesDescription
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
 COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", PAGE, re.S) for line in block.splitlines() if line.strip()]
@@ -45,14 +46,27 @@ def place(tiny_model, picture_of, tmp_path_factory):
     zoo.save_release(model, folder / "release")
     for name, content in FILES.items():
         (folder / name).write_text(content, encoding="utf-8")
+    _forecaster(folder)
     return folder
+
+
+def _forecaster(folder):
+    """A DLinear as it starts, and ten days of hours to measure it on."""
+    hours = [f"2024-01-{1 + hour // 24:02d} {hour % 24:02d}:00" for hour in range(240)]
+    rows = [f"{time},{hour % 24 + hour % 7},{hour % 5}" for hour, time in enumerate(hours)]
+    (folder / "town.csv").write_text("\n".join(["time,load,wind", *rows]))
+    model = FAMILIES.get("dlinear").from_settings({"look_back": 24, "horizon": 6})
+    scale = {"load": [14.0, 7.0], "wind": [2.0, 1.5]}
+    model.describe(SeriesDescription(["load", "wind"], frequency="h", scale=scale, split={"train": 0.6, "val": 0.2, "test": 0.2}))
+    zoo.save_release(model.eval(), folder / "forecaster")
 
 
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize("line", COMMANDS)
 def test_command(line, place, monkeypatch, capfd):
     monkeypatch.chdir(place)
-    words = [{"MODEL": "release", "SHARDS": "shards"}.get(word, word) for word in shlex.split(line)]
+    model = "forecaster" if "TABLE" in line else "release"
+    words = [{"MODEL": model, "SHARDS": "shards", "TABLE": "town.csv"}.get(word, word) for word in shlex.split(line)]
     if words[0] == "torchrun":
         command = [sys.executable, "-m", "torch.distributed.run", *words[1:], "--json", "two.json"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=180)
@@ -62,14 +76,16 @@ def test_command(line, place, monkeypatch, capfd):
         assert json.loads(Path("two.json").read_text()) == json.loads(Path("one.json").read_text())
         return
     assert words[0] == "modalign" and main(words[1:]) == 0
-    assert "14 pictures" in capfd.readouterr().out or "crosslingual" in words
+    printed = capfd.readouterr().out
+    assert "14 pictures" in printed or "crosslingual" in words or ("TABLE" in line and " windows x 2 channels of town.csv" in printed)
     if "--json" in words:
         report = json.loads(Path(words[words.index("--json") + 1]).read_text(encoding="utf-8"))
-        assert list(report) == ["task", "model", "data", "n", "metrics", "baselines", "by_language"]
+        last = "settings" if "TABLE" in line else "by_language"
+        assert list(report) == ["task", "model", "data", "n", "metrics", "baselines", last]
 
 
 def test_the_page_has_commands_of_every_task_and_files():
-    assert set(re.findall(r"--task (\w+)", PAGE)) == {"zeroshot", "alignment", "crosslingual"} and len(COMMANDS) >= 10
+    assert set(re.findall(r"--task (\w+)", PAGE)) == {"zeroshot", "alignment", "crosslingual", "forecast"} and len(COMMANDS) >= 10
     assert set(FILES) == {"names.yaml", "prompts.yaml"}
 
 
