@@ -39,12 +39,17 @@ def run(arguments, folder):
 
 @pytest.mark.timeout(280)
 def test_the_examples_work_together(package):
-    assert {"losses.py", "encoders.py", "families.py", "__init__.py"} == {path.name for path in (package / "my_pkg").glob("*.py")}
-    commands = [shlex.split(line) for block in blocks("bash") for line in block.splitlines() if line.startswith("modalign")]
-    assert [words[1] for words in commands] == ["data", "train"]
-    for words in commands:
-        done = run(words[1:], package)
+    assert {"losses.py", "encoders.py", "families.py", "forecasters.py", "__init__.py"} == {path.name for path in (package / "my_pkg").glob("*.py")}
+    lines = [line for block in blocks("bash") for line in block.splitlines()]
+    assert [line.split()[1] for line in lines] == ["data", "train", "-c", "train", "forecast"]
+    for line in lines:
+        if line.startswith("python "):
+            subprocess.run(["bash", "-c", line.replace("python", shlex.quote(sys.executable), 1)], cwd=package, check=True)
+            continue
+        done = run(shlex.split(line)[1:], package)
         assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-3000:]
+    forecast = (package / "forecast.csv").read_text().splitlines()
+    assert forecast[0] == "row,up,down" and [line.split(",")[0] for line in forecast[1:]] == ["200", "201", "202"]
     assert "fixed_scale" in (package / "runs" / "my_recipe" / "release" / "config.json").read_text()
     metrics = (package / "runs" / "my_recipe" / "metrics.csv").read_text()
     assert "loss/cosine" in metrics
