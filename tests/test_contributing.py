@@ -39,7 +39,9 @@ def run(arguments, folder):
 
 @pytest.mark.timeout(280)
 def test_the_examples_work_together(package):
-    assert {"losses.py", "encoders.py", "families.py", "forecasters.py", "__init__.py"} == {path.name for path in (package / "my_pkg").glob("*.py")}
+    assert {"losses.py", "encoders.py", "families.py", "forecasters.py", "__init__.py"} == {
+        path.name for path in (package / "my_pkg").glob("*.py")
+    }
     lines = [line for block in blocks("bash") for line in block.splitlines()]
     assert [line.split()[1] for line in lines] == ["data", "train", "-c", "train", "forecast"]
     for line in lines:

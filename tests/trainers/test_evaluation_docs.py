@@ -77,7 +77,11 @@ def test_command(line, place, monkeypatch, capfd):
         return
     assert words[0] == "modalign" and main(words[1:]) == 0
     printed = capfd.readouterr().out
-    assert "14 pictures" in printed or "crosslingual" in words or ("TABLE" in line and " windows x 2 channels of town.csv" in printed)
+    assert (
+        "14 pictures" in printed
+        or "crosslingual" in words
+        or ("TABLE" in line and " windows x 2 channels of town.csv" in printed)
+    )
     if "--json" in words:
         report = json.loads(Path(words[words.index("--json") + 1]).read_text(encoding="utf-8"))
         last = "settings" if "TABLE" in line else "by_language"
