@@ -1,4 +1,4 @@
-"""Every command of docs/evaluation.md is run, with a tiny release for MODEL, tiny shards for SHARDS, a small TABLE; its recipe is trained."""
+"""Every command of docs/evaluation.md is run, with a tiny release for MODEL, tiny shards for SHARDS and a small TABLE."""
 
 import io
 import json

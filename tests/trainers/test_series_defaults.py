@@ -94,7 +94,7 @@ def test_a_classifier_is_not_measured_on_what_it_trains_on(recipe, series_assets
     recipe["stages"]["one"] |= {"train": {"encoder": 1e-3, "head": 1e-3}, "losses": {"label_cross_entropy": {}}}
     found = load_recipe(recipe)
     assert found.data.test is found.data.val is found.evaluate is None
-    with pytest.raises(RecipeError, match="has nothing to measure on; give data.test, or take evaluate out"):
+    with pytest.raises(RecipeError, match=r"has nothing to measure on; give data.test, or take evaluate out"):
         load_recipe(recipe, {"evaluate": {"task": "classification"}})
     train(load_recipe(recipe, {"data.test": "asset:fsdd-envelopes/train"}))
     assert "data.test is what the stage trains on" in capsys.readouterr().out
@@ -107,7 +107,7 @@ def test_classifiers_are_validated_by_accuracy(recipe, series_assets, monkeypatc
     recipe["stages"]["one"] |= {"train": {"head": 1e-3}, "losses": {"label_cross_entropy": {}}, "validate": {"every_epochs": 0.1}}
     run = train(load_recipe(recipe))
     assert json.loads((run / "stages/one/done.json").read_text())["metric"] == "accuracy"
-    with pytest.raises(RecipeError, match="validate.metric: mse is not measured of classification; take accuracy"):
+    with pytest.raises(RecipeError, match=r"validate.metric: mse is not measured of classification; take accuracy"):
         train(load_recipe(recipe, {"stages.one.validate.metric": "mse", "run_dir": str(tmp_path / "second")}))
 
 
@@ -125,11 +125,11 @@ def test_quantiles_that_no_loss_reads_are_named(recipe, capsys):
 @pytest.mark.parametrize(
     ("said", "recipe", "told"),
     [
-        ("leave it out with --ignore 'a b', or say --missing 'x'", True, "leave it out with data.series.ignore: [a b], or say data.series.missing_marks: [x]"),
-        ("give it with --frequency, --time none or --time_format s", True, "give it with data.series.frequency, data.series.time none or data.series.time_format s"),
+        ("leave it out with --ignore 'a b', or say --missing 'x'", True, "leave it out with data.series.ignore: [a b], or say data.series.missing_marks: [x]"),  # noqa: E501
+        ("give it with --frequency, --time none or --time_format s", True, "give it with data.series.frequency, data.series.time none or data.series.time_format s"),  # noqa: E501
         ("leave it out with --ignore 'a'", False, "leave it out with --ignore 'a'"),
         ("say --decimal ,", True, "say --decimal , (an option of modalign data series: pack the table with it, and take the shards)"),
-        ("say --delimiter ';'", False, "say --delimiter ';' (an option of modalign data series: pack the table with it, and take the shards)"),
+        ("say --delimiter ';'", False, "say --delimiter ';' (an option of modalign data series: pack the table with it, and take the shards)"),  # noqa: E501
     ],
 )  # fmt: skip
 def test_tables_are_spoken_of_in_the_words_of_the_place(said, recipe, told):
