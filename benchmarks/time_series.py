@@ -244,7 +244,8 @@ ABOUT = {
         "The 8449 training windows of ETTh1, 96 steps and the 96 behind them, in random order, without the last incomplete batch. Samples "
         "per second of processor time, workers included; the ratio is the median over interleaved rounds. One window per item: a map-style "
         "data set returns slices of rows and time features, the DataLoader collates and the batch becomes float32, as in the "
-        "Time-Series-Library. Ours gives values and targets; models here read no time features."
+        "Time-Series-Library; its workers are started for every epoch, as there. Ours gives values and targets; models here read no time "
+        "features."
     ),
     "inference": (
         "CALF of the shipped recipe, 96 steps from 96 of seven channels, untrained. Medians over interleaved rounds; on a CPU of processor "

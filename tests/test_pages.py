@@ -11,15 +11,18 @@ from modalign.trainers import train
 from .shown import ROOT, blocks_of, lines_of, run_line
 
 TINY = ("--trainer.accelerator", "cpu", "--trainer.progress", "false")
+NARROW = ("--model.dictionary", "8", "--model.ffn", "16", "--model.heads", "2")  # of CALF, as wide as the tiny language model
 
 
 @pytest.fixture
-def demo(tmp_path, monkeypatch, own_home, tiny_model, tiny_shards):
-    """A folder as the checkout is after `make demo`: runs/openmoji, docs, and an asset openmoji with a part for testing."""
+def demo(tmp_path, monkeypatch, own_home, tiny_model, tiny_shards, series_assets):
+    """A folder as the checkout is after `make demo`: runs/openmoji, docs, an asset openmoji with a part for testing, those of calf/demo."""
     monkeypatch.chdir(tmp_path)
     # a process has one current folder, this one has had others
     monkeypatch.setattr("modalign.zoo.checkpoints.stand_in._made", {})
     shutil.copytree(tiny_shards, tmp_path / "asset" / "openmoji" / "test")
+    for name in ("household-power", "smollm2-135m-instruct"):
+        (tmp_path / "asset" / name).symlink_to(series_assets / name)
     monkeypatch.setattr("modalign.datasets.assets.lookup.present", lambda asset: tmp_path / "asset" / asset.name)
     (tmp_path / "docs").symlink_to(ROOT / "docs")
     (tmp_path / "configs").symlink_to(ROOT / "configs")
@@ -47,7 +50,9 @@ def follow(page, names):
         for line in lines_of(block):
             if line.startswith(("make ", "modalign train configs/proclip/openmoji.yaml")):
                 continue  # the demo itself; `make test` is what runs here
-            run_line(line, *(TINY if line.startswith("modalign train") else ()))
+            run_line(
+                line, *(TINY if line.startswith("modalign train") else ()), *(NARROW if "train configs/calf/demo" in line else ())
+            )
             done.append(line)
     return done
 
@@ -56,9 +61,10 @@ def follow(page, names):
 def test_the_readme(demo, capfd):
     names: dict = {}
     done = follow("README.md", names)
-    assert len(done) == 12
+    assert len(done) == 15
     assert names["texts"].shape == (3, 16)
     assert json.loads((demo / "runs" / "out.json").read_text())["n"]["images"] == 50
+    assert len((demo / "runs" / "forecast.csv").read_text().splitlines()) == 25 and (demo / "runs" / "forecast.png").is_file()
     assert (demo / "runs" / "search.png").is_file() and (demo / "runs" / "shards.png").is_file()
     assert "8 samples" in capfd.readouterr().out
     assert (demo / "runs" / "finetuned" / "release" / "config.json").is_file()

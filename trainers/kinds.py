@@ -134,9 +134,11 @@ def task_of_recipe(recipe: Recipe, kind: Kind) -> str:
 def _model_of(recipe: Recipe) -> Mapping[str, Any]:
     """Family and settings of the recipe's model, or of the release it starts from; nothing where it names neither."""
     settings = recipe.model or next((stage.model for stage in recipe.stages.values() if stage.model), None)
-    if settings is not None or recipe.init_from is None:
+    started = [recipe.init_from, *(stage.init_from for stage in recipe.stages.values())]
+    source = next((name for name in started if name and name not in recipe.stages), None)
+    if settings is not None or source is None:
         return settings or {}
     from modalign.zoo.checkpoints.release import find_release, read_release
 
-    release = read_release(find_release(recipe.init_from))[0]
+    release = read_release(find_release(source))[0]
     return {**(release.get("model") or {}), "family": release["family"]}

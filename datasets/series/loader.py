@@ -21,7 +21,7 @@ from ..loading.reading import Done
 #: what a task makes of a batch: (batch, for each row the numbers its random draws depend on) -> batch
 Prepare = Callable[[dict[str, Any], Sequence[tuple[int, ...]]], dict[str, Any]]
 _AHEAD = 2**14  # samples whose order is looked up at once
-_TOGETHER = 2**20  # bytes of small batches that are gathered at once
+_TOGETHER = 2**21  # bytes of small batches that are gathered at once
 
 
 class Keys(Sequence[str]):
@@ -135,12 +135,12 @@ class WindowReader:
         """Several batches from one gather."""
         whole = self._windows(tasks[0].places, np.concatenate([task.numbers for task in tasks]), [])
         parts = [value.split([len(task.numbers) for task in tasks]) for value in whole.values()]
-        for task, *values in zip(tasks, *parts, strict=True):
-            yield self._done(dict(zip(whole, values, strict=True)), task)
+        for task, values in zip(tasks, zip(*parts, strict=True), strict=True):
+            yield self._done(dict(zip(whole, values)), task)
 
     def _done(self, batch: dict[str, Any], task: WindowTask) -> Done:
         batch["keys"] = Keys(self.sources, task.places, task.numbers)
-        batch["sample_numbers"], batch["sources"] = task.numbers.tolist(), task.places.tolist()
+        batch["sample_numbers"], batch["sources"] = task.numbers, task.places  # arrays: lists would be made for nobody
         return Done(batch)
 
     def _windows(self, places: np.ndarray, numbers: np.ndarray, draws: Sequence[tuple[int, ...]]) -> dict[str, Any]:

@@ -83,8 +83,10 @@ def test_a_word_where_a_list_belongs(recipe):
 @pytest.mark.parametrize("task", ["forecast", "imputation", "anomaly", "short_term"])
 def test_fine_tuning_is_measured_by_what_the_release_does(recipe, tmp_path, task):
     start = release_of(tmp_path / "start", task=task)
-    found = load_recipe({**{key: value for key, value in recipe.items() if key != "model"}, "init_from": str(start)})
-    assert found.evaluate.task == task and found.data.test == found.data.val == recipe["data"]["train"]
+    without = {key: value for key, value in recipe.items() if key != "model"}
+    for said in ({"init_from": str(start)}, {"stages.one.init_from": str(start)}):
+        found = load_recipe(without, said)
+        assert found.evaluate.task == task and found.data.test == found.data.val == recipe["data"]["train"]
 
 
 def test_a_classifier_is_not_measured_on_what_it_trains_on(recipe, series_assets, monkeypatch, own_home, capsys):
@@ -122,16 +124,24 @@ def test_quantiles_that_no_loss_reads_are_named(recipe, capsys):
     assert "no loss reads them" not in capsys.readouterr().out
 
 
+PACK = " (an option of modalign data series: pack the table with it, and take the shards)"
+
+
 @pytest.mark.parametrize(
     ("said", "recipe", "told"),
     [
-        ("leave it out with --ignore 'a b', or say --missing 'x'", True, "leave it out with data.series.ignore: [a b], or say data.series.missing_marks: [x]"),  # noqa: E501
-        ("give it with --frequency, --time none or --time_format s", True, "give it with data.series.frequency, data.series.time none or data.series.time_format s"),  # noqa: E501
+        ("leave it out with --ignore 'a b'", True, "leave it out with data.series.ignore: [a b]"),
+        ("or say --missing 'x' if", True, "or say data.series.missing_marks: [x] if"),
+        (
+            "--frequency, --time none or --time_format s",
+            True,
+            "data.series.frequency, data.series.time none or data.series.time_format s",
+        ),
         ("leave it out with --ignore 'a'", False, "leave it out with --ignore 'a'"),
-        ("say --decimal ,", True, "say --decimal , (an option of modalign data series: pack the table with it, and take the shards)"),
-        ("say --delimiter ';'", False, "say --delimiter ';' (an option of modalign data series: pack the table with it, and take the shards)"),  # noqa: E501
+        ("say --decimal ,", True, f"say --decimal ,{PACK}"),
+        ("say --delimiter ';'", False, f"say --delimiter ';'{PACK}"),
     ],
-)  # fmt: skip
+)
 def test_tables_are_spoken_of_in_the_words_of_the_place(said, recipe, told):
     with pytest.raises(DataError) as caught, table_words(recipe=recipe):
         raise DataError(said)

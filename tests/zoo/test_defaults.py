@@ -4,16 +4,28 @@ import inspect
 
 import pytest
 
+from modalign.datasets.series.config import SeriesConfig
+from modalign.zoo.encoders.series.instance_norm import InstanceNorm
+from modalign.zoo.families.calf.config import CalfConfig
+from modalign.zoo.families.dlinear.model import DLinearConfig
+from modalign.zoo.families.fsca.config import FscaConfig
+from modalign.zoo.language.loading import LanguageModelConfig
+from modalign.zoo.language.lora import LoraSettings
+from modalign.zoo.language.word_dictionary import word_dictionary
 from modalign.zoo.losses.caption import CaptionLoss, caption_loss
 from modalign.zoo.losses.clip import ClipLoss, clip_loss
 from modalign.zoo.losses.explicit_negatives import ExplicitNegativesLoss, explicit_negatives_loss
 from modalign.zoo.losses.feature_distillation import FeatureDistillation, feature_distillation
+from modalign.zoo.losses.layerwise_alignment import LayerwiseAlignment, layerwise_alignment
 from modalign.zoo.losses.long_clip import LongClipLoss, long_clip_loss
 from modalign.zoo.losses.matryoshka import MatryoshkaLoss
 from modalign.zoo.losses.multi_positive import MultiPositiveLoss, multi_positive_loss
+from modalign.zoo.losses.output_consistency import OutputConsistency
+from modalign.zoo.losses.series_error import SeriesError
 from modalign.zoo.losses.siglip import SigLipLoss
 from modalign.zoo.losses.structure_distillation import StructureDistillation, structure_distillation
 from modalign.zoo.metrics.alignment_uniformity import alignment, cross_uniformity, uniformity
+from modalign.zoo.metrics.anomaly import anomaly_detection
 from modalign.zoo.metrics.aqi import aqi, aqi_by_axiom
 from modalign.zoo.metrics.cka import cka, hsic
 from modalign.zoo.metrics.cknna import cknna
@@ -93,7 +105,33 @@ DEFAULTS = [
     ("5.6 nDCG", ranked_lists, {"gain": "linear"}),
     ("5.7 zero-shot", logits, {"scale": 100.0}),
     ("5.7 zero-shot", zero_shot_accuracy, {"ks": (1, 5)}),
+    ("CALF, dictionary", word_dictionary, {"components": 500}),
+    ("CALF, norm", InstanceNorm, {"eps": 1e-5, "affine": "none", "mean_over": "observed"}),
+    (
+        "CALF, forward",
+        CalfConfig,
+        {"look_back": 96, "heads": 12, "ffn": 2048, "dropout": 0.1, "dictionary": 500, "llm": "pretrained"},
+    ),
+    ("CALF, quirks", CalfConfig, {"strict_reference": False, "last_feature_with_residual": None, "head": "linear"}),
+    ("CALF, blocks", LanguageModelConfig, {"blocks": 6}),
+    ("CALF, LoRA", LoraSettings, {"rank": 8, "alpha": 32.0, "dropout": 0.1, "targets": None}),
+    ("CALF, features", layerwise_alignment, {"gamma": 0.8, "distance": "smooth_l1"}),
+    ("CALF, features", LayerwiseAlignment, {"gamma": 0.8, "distance": "smooth_l1"}),
+    ("CALF, outputs", OutputConsistency, {"distance": "l1", "mean_over": "kept", "seasonality": 1}),
+    ("CALF, task", SeriesError, {"kind": "l1", "mean_over": "kept", "seasonality": 1}),
+    ("CALF, tasks", SeriesConfig, {"mask_rate": 0.25, "stride": 1, "scale": "standard", "missing": "mask"}),
+    ("CALF, anomaly", anomaly_detection, {"ratio": 1.0}),
+    ("FSCA, sequence", FscaConfig, {"look_back": 512, "patch_size": 48, "stride": 48, "segments": 2, "revin": False}),
+    ("FSCA, graphs", FscaConfig, {"coarse_width": 128, "coarse_weight": 1e-4, "read_width": 256, "strict_reference": False}),
+    ("FSCA, dropout", FscaConfig, {"in_dropout": 0.0, "out_dropout": 0.1}),
+    ("DLinear", DLinearConfig, {"look_back": 96, "kernel": 25, "individual": False}),
 ]
+
+
+def test_defaults_that_are_made_anew():
+    assert FscaConfig().language.blocks == 4 and FscaConfig().fine_points == FscaConfig().coarse_points == [0, 2, 4]
+    assert CalfConfig().lora == LoraSettings() and CalfConfig().quantiles == [round(0.1 * level, 1) for level in range(1, 10)]
+    assert SeriesConfig().split == {"train": 0.7, "val": 0.1, "test": 0.2}
 
 
 @pytest.mark.parametrize(("where", "of", "wanted"), DEFAULTS, ids=[f"{row[0]} {row[1].__name__}" for row in DEFAULTS])

@@ -84,7 +84,7 @@ def precision_recall_f1(found: Tensor, truth: Tensor) -> dict[str, float]:
 
 
 def anomaly_detection(train: Tensor, test: Tensor, truth: Tensor, ratio: float = 1.0) -> dict[str, float]:
-    """The whole protocol.
+    """Precision, recall and F1 of steps whose score is above a percentile of training and test scores together, after point adjustment.
 
     Args:
         train: Scores of the training steps, any shape.

@@ -32,7 +32,7 @@ _TEXT_PARTS = ("text_language", "match", "dictionary", "series_features", "text_
 
 
 class CalfModel(SeriesModel):
-    """CALF for all five tasks.
+    """CALF: time series through a language model, every channel a token; forecasts, gaps, anomalies, classes, short series.
 
     Every channel is one token. The temporal branch runs the tokens through the adapted language model; the textual branch rewrites
     them as mixtures of principal word embeddings and runs those through the pretrained one. Both end in one head. In use the temporal

@@ -59,7 +59,7 @@ def moving_average(values: Tensor, kernel: int) -> Tensor:
 
 
 class DLinearModel(SeriesModel):
-    """DLinear as its authors wrote it, weights starting at 1/L.
+    """DLinear: time series by one linear layer for the trend and one for the rest, weights starting at 1/L as its authors wrote it.
 
     A missing value is taken to be the last one observed before it, or the window's mean if there is none (`series/window.py`): the
     linear layers have a weight for every step and cannot leave one out. Past, known-future and static columns are refused.

@@ -36,7 +36,7 @@ _ROLES = {
 
 
 class FscaModel(SeriesModel):
-    """Context-Alignment with few-shot prompting (FSCA, first called DECA), and its vanilla form (VCA).
+    """Context-Alignment: time series as patches between prompts inside a language model, tied by two graphs (FSCA, first DECA, and VCA).
 
     Forecasting: every channel alone is instance-normalised, cut into patch tokens, split into segments and interleaved with a prompt;
     all segments but the last, each with the prompt behind it, are examples. Classification: all channels of a step go into one patch, and

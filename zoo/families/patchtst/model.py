@@ -64,7 +64,7 @@ class PatchTstConfig(SeriesModelConfig):
 
 
 class PatchTstModel(SeriesModel):
-    """PatchTST with one set of weights for all channels, so any number of them can be forecast.
+    """PatchTST: time series as patches through a small transformer, one set of weights for all channels, so any number can be forecast.
 
     A missing value is left out of the window's mean and standard deviation and is then taken to be the last one observed before it
     (`series/window.py`). Past, known-future and static columns are refused.
