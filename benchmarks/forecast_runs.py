@@ -2,19 +2,22 @@
 
 Each row is a recipe with overrides, trained by `modalign train` in a process of its own and measured on the whole test part.
 Finished runs are kept, interrupted ones go on, and one that another process is training is left to it; so the command can be given
-again, and several times at once. `--collect` only writes benchmarks/results/forecast_etth1.json and .md from what is finished.
-MODALIGN_DATA says where ETTh1.csv is.
+again, and several times at once. `--collect` only writes benchmarks/results/forecast_etth1.json and .md from what is finished; rows
+that stand there already stay, as long as the recipe they were trained with says the same today, so the table may be filled on several
+days. MODALIGN_DATA says where ETTh1.csv is.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import resource
 import subprocess
 import sys
 import time
+from collections.abc import Container, Mapping
 from pathlib import Path
 from statistics import mean
 
@@ -41,10 +44,16 @@ def cases() -> dict[str, list[str]]:
     return found
 
 
-def run(name: str, arguments: list[str], folder: Path) -> None:
-    """Trains one row unless it is finished; notes processor time and memory beside it."""
+def digest(recipe: str) -> str:
+    """Of what a shipped recipe says, whatever its comments; a result belongs to it."""
+    content = yaml.safe_load((RESULTS.parents[1] / recipe).read_text(encoding="utf-8"))
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def run(name: str, arguments: list[str], folder: Path, done: Container[str] = ()) -> None:
+    """Trains one row unless it is finished; notes recipe, processor time and memory beside it."""
     run_dir = folder / name
-    if (run_dir / "results.json").exists():
+    if name in done or (run_dir / "results.json").exists():
         return
     command = [
         sys.executable,
@@ -57,6 +66,7 @@ def run(name: str, arguments: list[str], folder: Path) -> None:
         "--trainer.progress",
         "false",
     ]
+    recipe = digest(arguments[0])  # before, as what it is trained with
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.time()
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -64,6 +74,8 @@ def run(name: str, arguments: list[str], folder: Path) -> None:
         return
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cost = {
+        "recipe": recipe,
+        "cpu": where(())["cpu"],
         "cpu_seconds": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
         "wall_seconds": round(time.time() - started, 1),
         "threads": os.environ.get("OMP_NUM_THREADS", "all"),
@@ -89,6 +101,7 @@ def row(name: str, run_dir: Path) -> dict:
     cost = json.loads((run_dir / "cost.json").read_text()) if (run_dir / "cost.json").exists() else {}
     family, *switch, horizon, seed = name.split("-")
     return {
+        "name": name,
         "family": family,
         "llm": switch[0] if switch else None,
         "horizon": int(horizon),
@@ -108,9 +121,18 @@ def row(name: str, run_dir: Path) -> dict:
     }
 
 
+def kept(result: str, cases: Mapping[str, list[str]]) -> list[dict]:
+    """Rows of a result file whose recipe says the same today."""
+    path = RESULTS / f"{result}.json"
+    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    return [one for one in rows if one["name"] in cases and one.get("recipe") == digest(cases[one["name"]][0])]
+
+
 def collect(folder: Path) -> None:
-    """Writes the result files of all finished runs."""
-    rows = [row(name, folder / name) for name in cases() if (folder / name / "results.json").exists()]
+    """Writes the result files of all finished runs, and of what they have already."""
+    earlier = {one["name"]: one for one in kept("forecast_etth1", cases())}
+    rows = [row(name, folder / name) if (folder / name / "results.json").exists() else earlier.get(name) for name in cases()]
+    rows = [one for one in rows if one is not None]
     facts = where(("torch", "transformers", "lightning", "peft"))
     content = {"title": "ETTh1", "command": "python benchmarks/forecast_runs.py runs/etth1", "rows": rows, "facts": facts}
     (RESULTS / "forecast_etth1.json").write_text(json.dumps(content, indent=1) + "\n")
@@ -167,9 +189,10 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--collect", action="store_true")
     asked = parser.parse_args()
+    done = {one["name"] for one in kept("forecast_etth1", cases())}
     for name, arguments in cases().items():
         if not asked.collect and (not asked.only or any(text in name for text in asked.only)):
-            run(name, arguments, asked.runs)
+            run(name, arguments, asked.runs, done)
     collect(asked.runs)
 
 

@@ -1,6 +1,6 @@
 """Trains the other recipes of time series and writes their table: `python benchmarks/series_recipes.py RUNS [--only TEXT ...] [--collect]`.
 
-As benchmarks/forecast_runs.py: finished runs are kept, interrupted ones go on, several may work on one folder.
+As benchmarks/forecast_runs.py: finished runs and rows of the result file are kept, interrupted runs go on, several may work on one folder.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import mean
 
 import yaml
-from forecast_runs import run
+from forecast_runs import kept, run
 from measure import RESULTS, where
 
 #: recipe -> seeds
@@ -50,7 +50,7 @@ def cases() -> dict[str, list[str]]:
     }
 
 
-def read(run_dir: Path) -> dict:
+def read(name: str, run_dir: Path) -> dict:
     """What one finished run says."""
     report = list(json.loads((run_dir / "results.json").read_text())["stages"].values())[-1]
     shown = SHOWN[report["task"]]
@@ -58,6 +58,7 @@ def read(run_dir: Path) -> dict:
     cost = json.loads((run_dir / "cost.json").read_text()) if (run_dir / "cost.json").exists() else {}
     rows = {"model": report["metrics"], **report["baselines"]}
     return {
+        "name": name,
         "task": report["task"],
         "data": report["data"],
         "n": report["n"],
@@ -97,15 +98,16 @@ def _cell(key: str, values: list[float]) -> str:
 
 
 def collect(folder: Path) -> None:
-    """Writes the result files of all finished runs."""
+    """Writes the result files of all finished runs, and of what they have already."""
+    rows = {one["name"]: one for one in kept("series_recipes", cases())}
+    rows |= {name: read(name, folder / name) for name in cases() if (folder / name / "results.json").exists()}
     found: dict[str, list[dict]] = {}
     for recipe, seeds in RECIPES.items():
-        dirs = [folder / f"{recipe.replace('/', '-')}-{seed}" for seed in seeds]
-        runs = [read(one) for one in dirs if (one / "results.json").exists()]
+        runs = [rows[name] for seed in seeds if (name := f"{recipe.replace('/', '-')}-{seed}") in rows]
         if runs:
             found[recipe] = runs
     facts = where(("torch", "transformers", "lightning", "peft"))
-    content = {"command": "python benchmarks/series_recipes.py runs/series", "recipes": found, "facts": facts}
+    content = {"command": "python benchmarks/series_recipes.py runs/series", "rows": list(rows.values()), "facts": facts}
     (RESULTS / "series_recipes.json").write_text(json.dumps(content, indent=1) + "\n")
     (RESULTS / "series_recipes.md").write_text(markdown(found, facts))
     print(markdown(found, facts))
@@ -118,9 +120,10 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--collect", action="store_true")
     asked = parser.parse_args()
+    done = {one["name"] for one in kept("series_recipes", cases())}
     for name, arguments in cases().items():
         if not asked.collect and (not asked.only or any(text in name for text in asked.only)):
-            run(name, arguments, asked.runs)
+            run(name, arguments, asked.runs, done)
     collect(asked.runs)
 
 
