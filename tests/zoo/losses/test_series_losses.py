@@ -118,6 +118,21 @@ def test_mase_without_a_season_in_the_look_back():
         series_distance(draw(B, H, C), draw(B, H, C), "mase")
 
 
+def test_other_shapes_are_refused_not_broadcast():
+    zeros, one_step = torch.zeros(2, 4, 3), torch.ones(2, 1, 3)
+    for kind in KINDS:
+        with pytest.raises(AssemblyError, match=r"shape \(2, 4, 3\) is compared with another of shape \(2, 1, 3\); both must"):
+            series_distance(zeros, one_step, kind, insample=torch.zeros(2, L, 3))
+    with pytest.raises(AssemblyError, match=r"\(2, 4, 3\).*a mask of shape \(2, 4, 1\)"):
+        series_distance(zeros, zeros, mask=torch.ones(2, 4, 1, dtype=torch.bool))
+    for loss, outputs, batch in (
+        (SeriesError(), {"prediction": zeros}, {"target": one_step}),
+        (OutputConsistency(), {"prediction": zeros, "text_prediction": one_step}, {}),
+    ):
+        with pytest.raises(AssemblyError, match=r"\(2, 4, 3\).*\(2, 1, 3\)"):
+            loss(outputs, batch)
+
+
 def test_nothing_that_counts_is_zero_with_a_graph():
     f = draw(B, H, C).requires_grad_()
     value = series_distance(f, draw(B, H, C, seed=2), mask=torch.zeros(B, H, C, dtype=torch.bool))

@@ -49,8 +49,9 @@ def series_distance(
         Scalar, float32 at least; 0 if nothing counts, and then still attached to the graph.
 
     Raises:
-        AssemblyError: If mase has no look-back, or one no longer than a season.
+        AssemblyError: If shapes differ, or mase has no look-back, or one no longer than a season.
     """
+    _check_alike(first, second, mask)
     first, second = at_least_float32(first), at_least_float32(second)
     terms = _terms(first, second, kind)
     if kind == "mase":
@@ -59,6 +60,16 @@ def series_distance(
         kept = terms if mask is None else torch.where(mask, terms, 0.0)
         return kept.sum() / max(terms.numel(), 1)
     return torch.where(mask, terms, 0.0).sum() / mask.sum().clamp(min=1)
+
+
+def _check_alike(first: Tensor, second: Tensor, mask: Tensor | None) -> None:
+    """Nothing is broadcast: a forecast of other steps or channels than the truth is a mistake, not a constant one."""
+    for what, other in (("another of shape", second), ("a mask of shape", mask)):
+        if other is not None and other.shape != first.shape:
+            raise AssemblyError(
+                f"a forecast of shape {tuple(first.shape)} is compared with {what} {tuple(other.shape)}; both must have the same steps "
+                "and channels: check model.horizon and the names of the loss's inputs"
+            )
 
 
 def _terms(first: Tensor, second: Tensor, kind: Kind) -> Tensor:
