@@ -3,6 +3,7 @@
 - windows: our loader against a map-style data set that slices one window per item under torch's `DataLoader`, the way the
   Time-Series-Library reads data, on the same training windows of ETTh1.
 - inference: CALF as it is trained and in its slim form (`modalign export --to inference`): parameters, size on disk, latency.
+- precision: a training step's forward and backward pass in float32 and in bfloat16 where Lightning's `bf16-mixed` uses it.
 - memory: the highest resident memory of a process that trains one step of a shipped recipe, at some batch sizes.
 
 Writes benchmarks/results/time_series.json and .md. MODALIGN_DATA says where ETTh1.csv is.
@@ -125,10 +126,7 @@ def loader_ways(ours: WindowSet, items: ItemWindows, size: int, quick: bool) -> 
 
 def inference_table(quick: bool, device: str) -> list[dict[str, Any]]:
     """Size and latency of CALF whole, whole with both branches computed, and slim."""
-    recipe = load_recipe("calf/etth1", SMALL if quick else {})
-    model = build_family(recipe.model, "model")
-    columns = ["HUFL", "HULL", "MUFL", "MULL", "LUFL", "LULL", "OT"]
-    model.describe(SeriesDescription(columns, frequency="h", scale={column: [0.0, 1.0] for column in columns}))
+    model = described(quick)
     with tempfile.TemporaryDirectory() as folder:
         sizes = {}
         for name, one in (("whole", model), ("slim", model.export_inference())):
@@ -145,12 +143,45 @@ def inference_table(quick: bool, device: str) -> list[dict[str, Any]]:
         for name, (one, size, _) in kinds.items()
     ]
     for batch_size in (1, 32):
-        values = torch.randn(batch_size, model.config.look_back, len(columns), device=device)
+        values = torch.randn(batch_size, model.config.look_back, 7, device=device)
         forward = {name: forwards(one, values, both, 2 if quick else 20) for name, (one, _, both) in kinds.items()}
         rates = interleaved(forward, 2 if quick else 9, time.process_time if device == "cpu" else time.perf_counter)
         for row in rows:
             row[f"ms, batch {batch_size}"] = f"{1000 * median(1 / rate for rate in rates[row['form']]):.1f}"
     return rows
+
+
+def described(quick: bool) -> Any:
+    """CALF of the shipped recipe for the columns of ETTh1, untrained."""
+    recipe = load_recipe("calf/etth1", SMALL if quick else {})
+    model = build_family(recipe.model, "model")
+    columns = ["HUFL", "HULL", "MUFL", "MULL", "LUFL", "LULL", "OT"]
+    model.describe(SeriesDescription(columns, frequency="h", scale={column: [0.0, 1.0] for column in columns}))
+    return model
+
+
+def precision_table(quick: bool, device: str) -> list[dict[str, Any]]:
+    """Windows per second of forward and backward passes in both precisions."""
+    model = described(quick).to(device).train()
+    values = torch.randn(32, model.config.look_back, 7, device=device)
+
+    def passes(enabled: bool) -> Callable[[], int]:
+        def run() -> int:
+            with torch.autocast(device, torch.bfloat16, enabled=enabled):
+                outputs = model({"values": values})
+            sum(outputs[name].float().abs().mean() for name in ("prediction", "text_prediction")).backward()
+            if values.is_cuda:
+                torch.cuda.synchronize()
+            return len(values)
+
+        return run
+
+    clock = time.process_time if device == "cpu" else time.perf_counter
+    rates = interleaved({"float32": passes(False), "bf16-mixed": passes(True)}, 2 if quick else 5, clock)
+    return [
+        {"precision": name, "windows/s": f"{median(found):.1f}", "ratio": f"{ratio(rates, name, 'float32'):.2f}"}
+        for name, found in rates.items()
+    ]
 
 
 def forwards(model: Any, values: torch.Tensor, both: bool, times: int) -> Callable[[], int]:
@@ -251,6 +282,10 @@ ABOUT = {
         "CALF of the shipped recipe, 96 steps from 96 of seven channels, untrained. Medians over interleaved rounds; on a CPU of processor "
         "time on one thread."
     ),
+    "precision": (
+        "Forward and backward pass of CALF of the shipped recipe, 32 windows, both branches. On a CPU without instructions for bfloat16 it "
+        "is far slower than float32, so nothing here is trained in it."
+    ),
     "memory": (
         "The highest resident memory of a process that trains one step of a shipped recipe at a batch size, libraries and data included; "
         "on a GPU what was allocated on it."
@@ -272,10 +307,11 @@ def main() -> None:
         torch.set_num_threads(1)
     command = "python benchmarks/time_series.py" + (" --device cuda" if asked.device == "cuda" else "")
     content = {
-        "title": "Time series: windows, inference, memory",
+        "title": "Time series: windows, inference, precision, memory",
         "command": command,
         "windows": windows_table(ett(), asked.quick),
         "inference": inference_table(asked.quick, asked.device),
+        "precision": precision_table(asked.quick, asked.device),
         "memory": memory_table(asked.quick, asked.device),
         "facts": where(("torch", "transformers", "lightning", "numpy")) | gpu(asked.device),
     }
