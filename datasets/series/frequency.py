@@ -166,7 +166,7 @@ def positions(times: np.ndarray, frequency: str, where: str, rows: Sequence[int]
 
     ahead = grid(times[0], frequency, 2)
     if ahead[0] != times[0]:
-        raise DataError(f"{where}: row {rows[0]} ({said(times[0])}) is not on the step {frequency}; {_REMEDY}")
+        raise DataError(f"{where}: row {rows[0]} ({said(times[0])}) is not on the step {frequency}; {_remedy(times, frequency)}")
     about = (times[-1] - times[0]) / (ahead[1] - ahead[0])
     _check_growth(int(about / 3), len(times), where, frequency, np.diff(times).astype(np.int64), times, rows)
     whole = pd.date_range(pd.Timestamp(times[0]), pd.Timestamp(times[-1]), freq=_offset(frequency), unit="us").to_numpy()
@@ -194,7 +194,42 @@ def step_positions(
     return found
 
 
-_REMEDY = "resample the series to one step (pandas: frame.resample('h').mean()), correct the time, or give another step with --frequency"
+def _remedy(times: np.ndarray, named: str) -> str:
+    """What to do about a time off the step: monthly rows want another thing than hours, and row numbers another than times."""
+    if times.dtype.kind != "M":
+        return "correct the row number, or say --time none if rows simply follow each other at equal steps"
+    period = None if fixed_step(named) is None else _period(times)
+    if period is None:
+        again = f"resample the series to one step (pandas: frame.resample({named!r}).mean())"
+        return f"{again}, correct the time, or give another step with --frequency"
+    letter, name, start = period
+    working = _working_ends(times) if letter == "M" else None
+    if working:
+        return f"these are {working[1]} of months: say --frequency {working[0]}"
+    return (
+        f"the rows are about a {name} apart: move each to the start of its {name} (pandas: frame.index = "
+        f"frame.index.to_period({letter!r}).to_timestamp(), the step is then {start}), or give another step with --frequency"
+    )
+
+
+def _period(times: np.ndarray) -> tuple[str, str, str] | None:
+    """(pandas' letter, name, step) if neighbours are a month, a quarter or a year apart, whatever the day."""
+    days = float(np.median(np.diff(times).astype(np.int64))) / _DAY if len(times) > 1 else 0.0
+    periods = ((28, 32, "M", "month", "MS"), (89, 93, "Q", "quarter", "QS"), (364, 367, "Y", "year", "YS"))
+    return next((tuple(rest) for low, high, *rest in periods if low <= days < high), None)  # type: ignore[return-value]
+
+
+def _working_ends(times: np.ndarray) -> tuple[str, str] | None:
+    """(step, what it is) if all are the last, or all the first, working days of months."""
+    import pandas as pd
+
+    for offset, name, what in (
+        (pd.offsets.BMonthEnd(), "BME", "last working days"),
+        (pd.offsets.BMonthBegin(), "BMS", "first working days"),
+    ):
+        if all(offset.is_on_offset(pd.Timestamp(time)) for time in times):
+            return name, what
+    return None
 
 
 def _check_on_grid(off: np.ndarray, where: str, rows: Sequence[int] | np.ndarray, times: np.ndarray, named: str) -> None:
@@ -203,7 +238,7 @@ def _check_on_grid(off: np.ndarray, where: str, rows: Sequence[int] | np.ndarray
         others = f", and neither do {more} more of {len(times)} rows" if more else ""
         raise DataError(
             f"{where}: the step is {named}, but row {rows[first]} ({said(times[first])}) comes at no whole number of steps after "
-            f"row {rows[0]} ({said(times[0])}){others}; {_REMEDY}"
+            f"row {rows[0]} ({said(times[0])}){others}; {_remedy(times, named)}"
         )
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from modalign.datasets.series.frequency import checked_frequency, fixed_step, grid, infer_frequency, positions, said
+from modalign.datasets.series.frequency import _remedy, checked_frequency, fixed_step, grid, infer_frequency, positions, said
 from modalign.datasets.series.series_set import SeriesSet
 from modalign.zoo.errors import DataError
 
@@ -76,6 +76,29 @@ def test_one_time_off_the_step_is_named(frequency, moved):
     times[17] += pd.Timedelta(moved).to_timedelta64()
     with pytest.raises(DataError, match=rf"here: the step is .*, but row 117 \({said(times[17])}.*resample"):
         positions(times, infer_frequency(np.delete(times, 17)), "here", range(100, 130))
+
+
+@pytest.mark.parametrize(
+    ("times", "hint"),
+    [
+        (np.delete(ranged("15min", 9), 3).tolist() + ["2015-01-31T02:07"], r"frame.resample\('15min'\).mean\(\)"),
+        ([f"2020-{month:02d}-15" for month in range(1, 13)], r"about a month apart.*to_period\('M'\).*the step is then MS"),
+        (ranged("BME", 12), "last working days of months: say --frequency BME"),
+        (ranged("BMS", 12), "first working days of months: say --frequency BMS"),
+        ([f"20{year}-{month:02d}-10" for year in (20, 21) for month in (2, 5, 8, 11)], r"a quarter apart.*to_period\('Q'\)"),
+        ([f"20{year}-06-10" for year in range(15, 25)], r"about a year apart.*to_period\('Y'\)"),
+    ],
+)
+def test_what_to_do_about_a_time_off_the_step_depends_on_the_step(times, hint):
+    times = np.array(times, "datetime64[us]")
+    with pytest.raises(DataError, match=hint):
+        positions(times, infer_frequency(times), "here", range(len(times)))
+    assert "--time none" in _remedy(np.array([1, 2, 4]), "1")
+
+
+def test_working_ends_of_months_are_read_as_the_hint_says():
+    times = ranged("BME", 12)
+    assert positions(times, "BME", "here", range(12)).tolist() == list(range(12))
 
 
 def test_one_wrong_date_is_named():
