@@ -24,10 +24,12 @@ class Series:
         key: Its name, unique in its set.
         values: (T, C) float64; NaN = missing.
         columns: Names of the columns.
-        start: Time of the first row, datetime64[us] without zone (UTC where the file gave zones); None: rows without time.
+        start: Time of the first row, datetime64[us] without zone; None: rows without time. Where the file gave zones it is UTC, and by the
+            file's own clock if the step is a day or longer.
         frequency: Step between rows as pandas writes it (`h`, `15min`, `D`, `MS`); None: rows without time.
         static: Numbers that do not change within the series.
         label: Its class, if it has one.
+        zone: The zone the file writes its times in (`Europe/Berlin`, `+02:00`), if it gives one.
     """
 
     key: str
@@ -37,6 +39,7 @@ class Series:
     frequency: str | None = None
     static: Mapping[str, float] = field(default_factory=dict)
     label: str | None = None
+    zone: str | None = None
 
     def __len__(self) -> int:
         return len(self.values)

@@ -23,6 +23,7 @@ from ..shards.shard_set import RawSample, ShardSet
 from ..shards.writer import write_shards
 from .frequency import checked_frequency, grid
 from .series_set import Series, SeriesSet
+from .zones import is_zone
 
 TASK = "series"
 _MAX_KEY = 70
@@ -42,6 +43,8 @@ def sample_of(series: Series) -> dict[str, Any]:
     }
     if key != series.key:
         fields["name"] = series.key
+    if series.zone is not None:
+        fields["zone"] = series.zone
     return {"key": key, "members": {"npy": stream.getvalue()}, **fields}
 
 
@@ -138,7 +141,10 @@ def series_of(key: str, values: np.ndarray, content: Any) -> Series:
     name, label = content.get("name", key), content.get("label")
     if not isinstance(name, str) or not name or not (label is None or (isinstance(label, str) and label)):
         raise DataError("'name' and 'label' must be texts, not empty")
-    return Series(name, values, tuple(columns), start, frequency, _static(content.get("static") or {}), label)
+    zone = content.get("zone")
+    if zone is not None and not (isinstance(zone, str) and start is not None and is_zone(zone)):
+        raise DataError(f"'zone' is {zone!r}, which is no time zone such as Europe/Berlin or +02:00")
+    return Series(name, values, tuple(columns), start, frequency, _static(content.get("static") or {}), label, zone)
 
 
 def _time(content: Mapping[str, Any]) -> tuple[np.datetime64 | None, str | None]:

@@ -19,6 +19,7 @@ from .reading import UNNAMED, read_frame
 from .series_set import Series
 from .table_options import NO_TIME, Names, TableOptions
 from .times import looks_like_times, parse_times
+from .zones import Zoned, by_own_clock, days_or_longer, zone_of
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -59,12 +60,16 @@ def read_table(spec: str | Path, options: TableOptions) -> tuple[list[Series], l
             f"{where}: column {unnamed[0].removeprefix(UNNAMED)} (the first is 0) has no name; name it, or, if it holds row numbers, "
             f"leave it out with --ignore {unnamed[0]!r}"
         )
-    times, note = (None, "") if names.time is None else parse_times(frame[names.time], where, options.time_format)
-    notes = [note] if note else []
+    times, zoned = (None, None) if names.time is None else parse_times(frame[names.time], where, options.time_format)
+    notes = []
     if names.time is None:
         notes.append("rows have no time (no column has the name of one, such as date, time or ds); they are taken as they come")
     columns, groups = (_long if options.layout == "long" else _wide)(frame, names, times, options, where)
+    zones = [None] * len(groups) if zoned is None else [_zone(group, zoned) for group in groups]
+    if zoned is not None:
+        notes.append(_on_clock(groups, zoned, options.frequency, str(names.time), where))
     kept, gaps = _regular(groups, options, where)
+    kept = [replace(one, zone=zone) for one, zone in zip(kept, zones, strict=True)]
     described = [_described(frame, names, options, group, one) for group, one in zip(groups, kept, strict=True)]
     return [replace(one, columns=columns) for one in described], notes + gaps
 
@@ -182,6 +187,21 @@ def _check_rising(times: np.ndarray, rows: np.ndarray, where: str, alone: bool) 
         f"{where}: row {rows[place + 1]} ({said(times[place + 1])}) comes before row {rows[place]} ({said(times[place])}); sort the "
         "rows by time first"
     )
+
+
+def _zone(group: Group, zoned: Zoned) -> str:
+    assert group.times is not None
+    return zoned.name or zone_of(group.times, zoned.offsets[group.rows])
+
+
+def _on_clock(groups: Sequence[Group], zoned: Zoned, frequency: str | None, column: str, where: str) -> str:
+    """Puts days and longer steps on the file's own clock, where midnight is midnight; returns what to say of it."""
+    own = [group.times + zoned.offsets[group.rows].astype("timedelta64[us]") for group in groups if group.times is not None]
+    if not (days_or_longer(own) if frequency is None else by_own_clock(checked_frequency(frequency, where))):
+        return f"times of column {column!r} have a zone; they are kept as UTC"
+    for group, times in zip(groups, own, strict=True):
+        group.times = times
+    return f"times of column {column!r} have a zone; days are counted by its own clock"
 
 
 def _regular(groups: Sequence[Group], options: TableOptions, where: str) -> tuple[list[Series], list[str]]:

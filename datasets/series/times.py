@@ -1,23 +1,26 @@
 """A column of a table as times.
 
-Times are kept as datetime64[us] without zone. Where the file gives zones or offsets they are taken off, so that times are UTC; where it
-gives none, they are what is written. Whole numbers are row numbers, unless `time_format` says what they count.
+Times are datetime64[us] without zone. Where the file gives zones or offsets, they are UTC, and the offset of every row is kept beside them;
+where it gives none, they are what is written. Whole numbers are row numbers, unless `time_format` says what they count.
 """
 
 from __future__ import annotations
 
 import re
 import warnings
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from modalign.zoo.errors import DataError
 
+from .zones import Zoned
+
 if TYPE_CHECKING:
     import pandas as pd
 
-_ZONE = re.compile(r":\d{2}(\.\d+)?\s*(Z|z|UTC|GMT|[+-]\d{2}(:?\d{2})?)$")
+_ZONE = re.compile(r"(?P<clock>:\d{2}(\.\d+)?)\s*(Z|z|UTC|GMT|[+-]\d{2}(:?\d{2})?)$")
 _LIKE_A_TIME = re.compile(
     r"\d{4}[-/]\d{1,2}([-/]\d{1,2}.*)?|\d{1,2}[-./]\d{1,2}[-./]\d{4}.*|\d{1,2}[- ][A-Z][a-z]{2}[- ]\d{2,4}.*"
 )
@@ -38,7 +41,7 @@ _DATES = (
 _CLOCKS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p")
 
 
-def parse_times(column: pd.Series, where: str, time_format: str | None = None) -> tuple[np.ndarray, str]:
+def parse_times(column: pd.Series, where: str, time_format: str | None = None) -> tuple[np.ndarray, Zoned | None]:
     """Reads a column as times.
 
     Args:
@@ -47,7 +50,7 @@ def parse_times(column: pd.Series, where: str, time_format: str | None = None) -
         time_format: As `strptime` has it, or `s`, `ms`, `us`, `ns` for Unix time.
 
     Returns:
-        (T,) datetime64[us], or int64 where the column numbers rows; and a sentence on time zones, "" if there are none.
+        (T,) datetime64[us], or int64 where the column numbers rows; and the offsets from UTC, if the file gives zones.
 
     Raises:
         DataError: Naming the first row that is no time, or saying that days and months cannot be told apart.
@@ -91,15 +94,18 @@ def _check_none(absent: np.ndarray, column: pd.Series, where: str) -> None:
         )
 
 
-def _of_datetimes(column: pd.Series, where: str) -> tuple[np.ndarray, str]:
-    note = ""
-    if column.dt.tz is not None:
-        column, note = column.dt.tz_convert("UTC").dt.tz_localize(None), _zone_note(column.name)
-    return _microseconds(column, where), note
+def _of_datetimes(column: pd.Series, where: str) -> tuple[np.ndarray, Zoned | None]:
+    if column.dt.tz is None:
+        return _microseconds(column, where), None
+    local = _microseconds(column.dt.tz_localize(None), where)
+    times = _microseconds(column.dt.tz_convert("UTC").dt.tz_localize(None), where)
+    name = str(column.dt.tz)
+    return times, Zoned((local - times).astype(np.int64), name if "/" in name else None)
 
 
-def _zone_note(name: Any) -> str:
-    return f"times of column {name!r} have a zone; they are kept as UTC"
+def _with_offsets(times: np.ndarray, local: pd.Series, where: str) -> tuple[np.ndarray, Zoned]:
+    """Times, and how far what is written is ahead of them."""
+    return times, Zoned((_microseconds(local, where) - times).astype(np.int64))
 
 
 def _microseconds(column: pd.Series, where: str) -> np.ndarray:
@@ -113,19 +119,21 @@ def _microseconds(column: pd.Series, where: str) -> np.ndarray:
     return kept
 
 
-def _of_texts(texts: pd.Series, where: str, time_format: str | None) -> tuple[np.ndarray, str]:
+def _of_texts(texts: pd.Series, where: str, time_format: str | None) -> tuple[np.ndarray, Zoned | None]:
     import pandas as pd
 
     if time_format in _UNIX:
         values = pd.to_numeric(texts, errors="coerce")
         _check_parsed(values, texts, where, f"a number of {time_format}")
-        return _microseconds(_guarded(values, texts, where, unit=time_format), where), ""
+        return _microseconds(_guarded(values, texts, where, unit=time_format), where), None
+    if time_format and "%z" in time_format:
+        return _of_offsets(texts, where, time_format)
     if time_format:
         values = _guarded(texts, texts, where, format=time_format, errors="coerce")
         _check_parsed(values, texts, where, f"a time written as {time_format!r}")
         return _of_datetimes(values, where)
     if texts.str.fullmatch(r"[+-]?\d+").all():
-        return _row_numbers(texts, where), ""
+        return _row_numbers(texts, where), None
     zoned = texts.str.contains(_ZONE)
     if zoned.any() and not zoned.all():
         odd = int((~zoned).to_numpy().argmax())
@@ -135,7 +143,22 @@ def _of_texts(texts: pd.Series, where: str, time_format: str | None) -> tuple[np
     values = _guarded(texts, texts, where, format="ISO8601", errors="coerce", utc=bool(zoned.all()))
     if values.isna().any():
         values = _other_format(texts, where)
-    return _of_datetimes(values, where)
+    times, zoned_as = _of_datetimes(values, where)
+    if zoned_as is None:
+        return times, None
+    local = texts.str.replace(_ZONE, lambda found: found["clock"], regex=True)
+    return _with_offsets(times, _guarded(local, texts, where, format="ISO8601"), where)
+
+
+def _of_offsets(texts: pd.Series, where: str, time_format: str) -> tuple[np.ndarray, Zoned]:
+    """Times in a format with offsets, of which every row may have another."""
+    values = _guarded(texts, texts, where, format=time_format, errors="coerce", utc=True)
+    _check_parsed(values, texts, where, f"a time written as {time_format!r}")
+    try:
+        local = texts.map(lambda text: datetime.strptime(text, time_format).replace(tzinfo=None))
+    except ValueError as error:  # pandas reads more than Python does
+        raise DataError(f"{where}: column {texts.name!r} cannot be read as times ({error})") from None
+    return _with_offsets(_microseconds(values.dt.tz_localize(None), where), local.astype("datetime64[us]"), where)
 
 
 def _guarded(values: pd.Series, texts: pd.Series, where: str, **how: Any) -> pd.Series:
