@@ -15,6 +15,7 @@ from modalign.zoo.errors import DataError
 from ..shards.manifest import counted
 from .cells import numbers
 from .frequency import checked_frequency, common_step, infer_frequency, positions, said, step_positions
+from .mixed_step import refuse_mixed
 from .reading import UNNAMED, read_frame
 from .series_set import Series
 from .table_options import NO_TIME, Names, TableOptions
@@ -252,6 +253,7 @@ def _common_frequency(groups: Sequence[Group], frequency: str | None, where: str
     for group in groups:
         mine = group.times
         if mine is not None and len(mine) >= enough:
+            refuse_mixed(mine, group.where, group.rows)
             steps.setdefault(common_step(np.diff(mine)) if mine.dtype.kind == "i" else infer_frequency(mine), group)
     if len(steps) > 1:
         (one, first), (other, second) = list(steps.items())[:2]
