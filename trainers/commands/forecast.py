@@ -20,6 +20,7 @@ from ..device import pick_device
 from ..kinds import SERIES, kind_of
 from ..series.data import columns_from, table_settings
 from ..series.forecast_plot import plot_forecast
+from ..series.forecast_table import short_rows, time_text, write_forecasts
 from ..series.opening import check_step, config_for
 from ..series.table_words import table_words
 
@@ -51,7 +52,7 @@ def forecast(
         history: A table (CSV, Parquet) or shards with the model's columns.
         horizon: Steps to forecast; default all the model was trained for, and never more.
         out: The CSV to write; it must not exist.
-        plot: Also draw history and forecast into this PNG.
+        plot: Also draw history and forecast into this PNG; `.png` is added to a name without an ending.
         future: A table with the known-future columns for the steps to forecast, if the model reads such.
         scaler: Scale by the `model`'s training rows, or by the `own` rows of each series, for series of another size.
         time: Column with the times; found by its name if not given.
@@ -90,12 +91,11 @@ def forecast(
     found = [(one, _forecast_of(loaded, one, known, series.name, later, horizon, scaler)) for one in series.series]
     write_forecasts(target, found)
     steps = len(found[0][1].values)
-    first, last = (found[0][0].future(steps)[place] for place in (0, -1))
-    console.print(f"{steps} steps of {len(found)} series, {_text(first)} to {_text(last)}: {out}", highlight=False)
-    _print(found[0])
+    first, last = (time_text(found[0][0], found[0][0].future(steps)[place]) for place in (0, -1))
+    console.print(f"{steps} steps of {len(found)} series, {first} to {last}: {out}", highlight=False)
+    print_table(f"series {found[0][0].key}", *short_rows(*found[0]))
     if plot is not None:
-        plot_forecast(found, Path(plot))
-        console.print(f"the picture: {plot}", highlight=False)
+        console.print(f"the picture: {plot_forecast(found, Path(plot))}", highlight=False)
 
 
 def _later(name: str, tables: dict[str, Any], history: SeriesSet) -> dict[str, Series]:
@@ -113,8 +113,8 @@ def _later(name: str, tables: dict[str, Any], history: SeriesSet) -> dict[str, S
         later = by_key.get(one.key)
         if later is not None and later.start != one.future(1)[0] and one.start is not None:
             raise DataError(
-                f"{name} (--future): series {later.key!r} begins at {_text(later.times()[0])} and must begin at "
-                f"{_text(one.future(1)[0])}, the step behind the history; give those rows"
+                f"{name} (--future): series {later.key!r} begins at {time_text(later, later.times()[0])} and must begin at "
+                f"{time_text(one, one.future(1)[0])}, the step behind the history; give those rows"
             )
     return by_key
 
@@ -175,57 +175,3 @@ def _own_scale(known: SeriesDescription, one: Series, where: str) -> SeriesDescr
             raise DataError(f"{where}: column {column!r} has no spread of its own to scale by; leave out --scaler own")
         scale[column] = [float(values.mean()), float(values.std())]
     return replace(known, scale=scale)
-
-
-def write_forecasts(path: Path, found: Sequence[tuple[Series, Forecast]]) -> None:
-    """Writes a CSV: series (where there are several), time, a column per target and per quantile.
-
-    Raises:
-        DataError: If the file cannot be written.
-    """
-    import csv
-
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("x", newline="", encoding="utf-8") as stream:
-            writer = csv.writer(stream)
-            first, forecast = found[0]
-            head = ["series"] if len(found) > 1 else []
-            time = "time" if first.start is not None else "row"
-            named = [f"{column} q{level:g}" for column in forecast.columns for level in forecast.levels]
-            writer.writerow([*head, time, *forecast.columns, *named])
-            for one, forecast in found:
-                writer.writerows([*([one.key] if head else []), *row] for row in _rows(one, forecast))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror or error}); choose another name with --out") from None
-
-
-def _rows(one: Series, forecast: Forecast) -> list[list[Any]]:
-    rows = []
-    for step, moment in enumerate(one.future(len(forecast.values))):
-        numbers = forecast.values[step].tolist()
-        if forecast.quantiles is not None:
-            numbers += forecast.quantiles[step].flatten().tolist()
-        rows.append([_text(moment), *[f"{number:.6g}" for number in numbers]])
-    return rows
-
-
-def _text(moment: Any) -> str:
-    """A time without the parts of it that are zero in all of a day's or hour's rows."""
-    return str(moment) if not isinstance(moment, np.datetime64) else str(moment.astype("datetime64[s]")).replace("T", " ")
-
-
-def _print(found: tuple[Series, Forecast]) -> None:
-    one, forecast = found
-    rows = _rows(one, forecast)
-    shown = rows if len(rows) <= 6 else [*rows[:3], ["…"] + [""] * len(forecast.columns), *rows[-2:]]
-    width = 1 + min(len(forecast.columns), 6)
-    print_table(f"series {one.key}", ("time", *forecast.columns)[:width], [_short(row[:width]) for row in shown])
-
-
-def _short(row: list[Any]) -> list[Any]:
-    """Few enough letters that seven columns fit a terminal."""
-    return [
-        row[0].removesuffix(":00") if len(row[0]) > 16 else row[0],
-        *[f"{float(cell):.4g}" if cell else "" for cell in row[1:]],
-    ]

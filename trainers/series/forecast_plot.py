@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from modalign.datasets.series.series_set import Series
 from modalign.zoo.errors import DataError
 from modalign.zoo.series.predict import Forecast
@@ -13,12 +15,20 @@ from modalign.zoo.series.predict import Forecast
 _PANELS = 12
 
 
-def plot_forecast(found: Sequence[tuple[Series, Forecast]], path: Path) -> None:
+def plot_forecast(found: Sequence[tuple[Series, Forecast]], path: Path) -> Path:
     """Draws a panel per series and column, at most twelve.
+
+    Args:
+        found: Histories and what follows them.
+        path: Where to; a name without an ending gets `.png`.
+
+    Returns:
+        The file that was written.
 
     Raises:
         DataError: If the file cannot be written.
     """
+    path = path if path.suffix else path.with_name(f"{path.name}.png")
     import matplotlib
 
     matplotlib.use("Agg")
@@ -41,12 +51,19 @@ def plot_forecast(found: Sequence[tuple[Series, Forecast]], path: Path) -> None:
         raise DataError(f"{path}: the picture cannot be written ({error}); end its name in .png") from None
     finally:
         plt.close(figure)
+    return path
+
+
+def dots(values: Any) -> dict[str, Any]:
+    """Settings of a line with missing values: it has gaps there, and a dot shows a value that stands alone between two."""
+    return {"marker": "o", "markersize": 1.6} if np.isnan(np.asarray(values)).any() else {}
 
 
 def _panel(axis: Any, one: Series, forecast: Forecast, column: int, *, many: bool) -> None:
     name, steps = forecast.columns[column], len(forecast.values)
     shown = min(len(one.values), max(2 * steps, 48))
-    axis.plot(one.times()[-shown:], one.values[-shown:, one.columns.index(name)], color="0.35", linewidth=0.9, label="history")
+    past = one.values[-shown:, one.columns.index(name)]
+    axis.plot(one.times()[-shown:], past, color="0.35", linewidth=0.9, label="history", **dots(past))
     times = one.future(steps)
     axis.plot(times, forecast.values[:, column], color="tab:red", linewidth=1.3, label="forecast")
     if forecast.quantiles is not None and len(forecast.levels) > 1:

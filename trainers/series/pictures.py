@@ -13,6 +13,7 @@ from torch import Tensor
 from modalign.zoo.series.description import SeriesDescription
 
 from .data import own_description, windows_of
+from .forecast_plot import dots
 from .subject import SeriesSubject
 
 _CHANNELS, _WINDOWS = 4, 2
@@ -43,20 +44,27 @@ def _against_truth(model: Any, description: SeriesDescription, batch: Mapping[st
     with torch.no_grad():
         outputs = model.eval()({key: value.to(model.device) for key, value in batch.items()})
     names = description.target
-    past = description.unscaled(batch["values"][..., : len(names)], names)
-    truth = description.unscaled(batch["target"], names)
-    forecast = description.unscaled(outputs["prediction"].cpu(), names)
+    past = description.unscaled(_seen(batch, "values", "observed")[..., : len(names)], names)
+    truth = description.unscaled(_seen(batch, "target", "target_observed"), names)
+    forecast = description.unscaled(outputs["prediction"].cpu().double(), names)
     look_back, horizon = past.shape[1], truth.shape[1]
     shown = min(look_back, 2 * horizon)
     for row, key in enumerate(keys):
         for column in range(axes.shape[1]):
             axis = axes[row][column]
-            axis.plot(range(-shown, 0), past[row, -shown:, column], color="0.5", linewidth=0.9)
-            axis.plot(range(horizon), truth[row, :, column], color="0.2", linewidth=0.9, label="truth")
+            axis.plot(range(-shown, 0), past[row, -shown:, column], color="0.5", linewidth=0.9, **dots(past[row, :, column]))
+            true = truth[row, :, column]
+            axis.plot(range(horizon), true, color="0.2", linewidth=0.9, label="truth", **dots(true))
             axis.plot(range(horizon), forecast[row, :, column], color="tab:red", linewidth=1.1, label="forecast")
             axis.set_title(f"{names[column]}  {key}", fontsize=7)
     axes[0][0].legend(fontsize=6)
     return figure
+
+
+def _seen(batch: Mapping[str, Tensor], name: str, mask: str) -> Tensor:
+    """Values as float64, NaN where one is missing: a batch has zeros there, which would be drawn as the training mean."""
+    values = batch[name].double()
+    return values if mask not in batch else values.masked_fill(~batch[mask], torch.nan)
 
 
 def _by_step(errors: Mapping[str, Any]) -> Any:

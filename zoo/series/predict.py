@@ -21,24 +21,32 @@ class Forecast:
         values: (H, C_target).
         quantiles: (H, C_target, Q), where the model has them.
         levels: Their Q levels.
+        sizes: Standard deviation of each target's training rows: what counts as many or few digits of it.
     """
 
     columns: list[str]
     values: Tensor
     quantiles: Tensor | None = None
     levels: tuple[float, ...] = ()
+    sizes: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Columns of no known size count as of size 1."""
+        self.sizes = self.sizes or (1.0,) * len(self.columns)
 
 
 def checked_horizon(asked: int | None, model: Any) -> int:
     """How many steps are wanted of a model.
 
     Raises:
-        AssemblyError: If it is more than the model was trained for: further steps would be made up.
+        AssemblyError: If it is none, or more than the model was trained for: further steps would be made up.
     """
     most = int(model.config.horizon)
     if asked is None:
         return most
-    if not 1 <= asked <= most:
+    if asked < 1:
+        raise AssemblyError(f"horizon: {asked} is no number of steps; ask for 1 to {most}, or leave it out for all {most}")
+    if asked > most:
         raise AssemblyError(
             f"horizon: {asked} steps are asked for, and this model was trained to predict 1 to {most}; train one with "
             f"model.horizon: {asked}"
@@ -78,12 +86,13 @@ def predict(
     batch = _batch(history, known, description, look_back, int(model.config.horizon), name)
     outputs = model.eval()({key: value.to(model.device) for key, value in batch.items()})
     columns = list(description.target)
+    sizes = tuple(description.scale[column][1] for column in columns)
     values = description.unscaled(outputs["prediction"][0, :steps].double().cpu(), columns)
     quantiles = outputs.get("quantiles")
     if quantiles is None:
-        return Forecast(columns, values)
+        return Forecast(columns, values, sizes=sizes)
     spread = description.unscaled(quantiles[0, :steps].double().cpu().transpose(1, 2), columns).transpose(1, 2)
-    return Forecast(columns, values, spread, tuple(model.config.quantiles))
+    return Forecast(columns, values, spread, tuple(model.config.quantiles), sizes)
 
 
 def _batch(
