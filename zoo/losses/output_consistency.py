@@ -23,6 +23,7 @@ class OutputConsistency(Loss):
         mean_over: `kept` divides by what counts, `all` by all entries (the reference's M4 losses).
         seasonality: m of mase.
         insample: Name of the look-back, for mase.
+        insample_mask: Name of what is there of it, where the batch has it; not read with `mean_over: all`, as in the reference.
     """
 
     def __init__(
@@ -34,9 +35,11 @@ class OutputConsistency(Loss):
         mean_over: MeanOver = "kept",
         seasonality: int = 1,
         insample: str = "values",
+        insample_mask: str | None = "observed",
     ) -> None:
         super().__init__()
         self.first, self.second, self.mask, self.insample = first, second, mask, insample
+        self.insample_mask = insample_mask
         self.distance: Kind = distance
         self.mean_over: MeanOver = mean_over
         self.seasonality = seasonality
@@ -54,6 +57,7 @@ class OutputConsistency(Loss):
             mask=None if self.mask is None else self.optional(self.mask, outputs, batch),
             mean_over=self.mean_over,
             insample=self.entry(self.insample, outputs, batch) if self.distance == "mase" else None,
+            insample_mask=None if self.insample_mask is None else self.optional(self.insample_mask, outputs, batch),
             seasonality=self.seasonality,
         )
         return LossValue(value)

@@ -28,6 +28,7 @@ class SeriesError(Loss):
         target: Name of the truth.
         mask: Name of what counts, bool of the same shape, where the batch has it; None counts all.
         insample: Name of the look-back, for mase.
+        insample_mask: Name of what is there of it, where the batch has it; not read with `mean_over: all`, as in the reference.
     """
 
     def __init__(
@@ -39,12 +40,14 @@ class SeriesError(Loss):
         target: str = "target",
         mask: str | None = "target_observed",
         insample: str = "values",
+        insample_mask: str | None = "observed",
     ) -> None:
         super().__init__()
         self.kind: Kind = kind
         self.mean_over: MeanOver = mean_over
         self.seasonality = seasonality
         self.prediction, self.target, self.mask, self.insample = prediction, target, mask, insample
+        self.insample_mask = insample_mask
 
     def inputs(self) -> frozenset[str]:
         """See `Loss.inputs`."""
@@ -61,6 +64,7 @@ class SeriesError(Loss):
             mask=mask,
             mean_over=self.mean_over,
             insample=self.entry(self.insample, outputs, batch) if self.kind == "mase" else None,
+            insample_mask=None if self.insample_mask is None else self.optional(self.insample_mask, outputs, batch),
             seasonality=self.seasonality,
         )
         with torch.no_grad():

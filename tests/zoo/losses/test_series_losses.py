@@ -111,6 +111,28 @@ def test_a_scale_of_zero_counts_as_nothing(kind):
     assert f.grad.isfinite().all() and (f.grad[..., 0] == 0).all()
 
 
+@pytest.mark.parametrize("mean_over", ["kept", "all"])
+def test_the_scale_of_mase_leaves_out_what_is_missing(mean_over):
+    """A pair needs both its values; the reference reads what stands at missing places, zeros of a padding. A covariate has no say."""
+    f, y, past = draw(B, H, C), draw(B, H, C, seed=2), draw(B, L, C + 1, seed=3)
+    there = torch.rand(B, L, C + 1, generator=torch.Generator().manual_seed(6)) > 0.3
+    there[0, :, 0] = False  # no pair at all: no scale, so that nothing of it counts
+    past = past * there
+    total = 0.0
+    for b in range(B):
+        for c in range(C):
+            pairs = [t for t in range(2, L) if mean_over == "all" or (there[b, t, c] and there[b, t - 2, c])]
+            steps = [abs(past[b, t, c] - past[b, t - 2, c]).item() for t in pairs]
+            scale = sum(steps) / len(steps) if steps else 0.0
+            total += sum(abs(f[b, h, c] - y[b, h, c]).item() / scale for h in range(H)) if scale else 0.0
+    batch = {"target": y, "values": past, "observed": there}
+    error = SeriesError("mase", mean_over=mean_over, seasonality=2)({"prediction": f}, batch).value
+    both = OutputConsistency(distance="mase", mean_over=mean_over, seasonality=2)({"prediction": f, "text_prediction": y}, batch)
+    assert error.item() == pytest.approx(total / (B * H * C), rel=1e-9) == both.value.item()
+    other = SeriesError("mase", seasonality=2, insample_mask=None)({"prediction": f}, batch).value
+    assert (other.item() == pytest.approx(error.item())) is (mean_over == "all")
+
+
 def test_mase_without_a_season_in_the_look_back():
     with pytest.raises(AssemblyError, match=r"9 steps; lower seasonality"):
         series_distance(draw(B, H, C), draw(B, H, C), "mase", insample=draw(B, L, C), seasonality=9)

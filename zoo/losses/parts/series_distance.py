@@ -27,6 +27,7 @@ def series_distance(
     mask: Tensor | None = None,
     mean_over: MeanOver = "kept",
     insample: Tensor | None = None,
+    insample_mask: Tensor | None = None,
     seasonality: int = 1,
 ) -> Tensor:
     """The mean distance of two forecasts, which is one of the following.
@@ -34,7 +35,8 @@ def series_distance(
     - l1 `|f - y|`, smooth_l1 (beta 1), mse `(f - y)²`;
     - smape `200 |f - y| / (|f| + |y|)`, the denominator without gradient, 0 where it is 0;
     - mape `|(f - y) / y|`, 0 where y is 0;
-    - mase `|f - y| / mean_t |x_t - x_{t - m}|`, one scale per window and channel from the look-back x, 0 where the scale is 0.
+    - mase `|f - y| / mean_t |x_t - x_{t - m}|`, one scale per window and channel from the look-back x, 0 where the scale is 0. A pair
+      counts in it if both its values are there; with `mean_over: all` all pairs do, zeros of a padding too, as in the reference.
 
     Args:
         first: f (B, H, C).
@@ -43,6 +45,7 @@ def series_distance(
         mask: (B, H, C) bool, what counts.
         mean_over: `kept` divides by the number of entries that count, `all` by the number of all entries (the reference).
         insample: x (B, L, C), for mase.
+        insample_mask: (B, L, C) bool, which values of x are there; None means that all are.
         seasonality: m, for mase.
 
     Returns:
@@ -55,7 +58,7 @@ def series_distance(
     first, second = at_least_float32(first), at_least_float32(second)
     terms = _terms(first, second, kind)
     if kind == "mase":
-        terms = terms * _per_scale(insample, seasonality, first)
+        terms = terms * _per_scale(insample, None if mean_over == "all" else insample_mask, seasonality, first)
     if mask is None or mean_over == "all":
         kept = terms if mask is None else torch.where(mask, terms, 0.0)
         return kept.sum() / max(terms.numel(), 1)
@@ -83,14 +86,19 @@ def _terms(first: Tensor, second: Tensor, kind: Kind) -> Tensor:
     return error * _inverse(second.abs()) if kind == "mape" else error
 
 
-def _per_scale(insample: Tensor | None, seasonality: int, like: Tensor) -> Tensor:
+def _per_scale(insample: Tensor | None, there: Tensor | None, seasonality: int, like: Tensor) -> Tensor:
     if insample is None or not 1 <= seasonality < insample.shape[1]:
         have = "none was given" if insample is None else f"it has {insample.shape[1]} steps"
         raise AssemblyError(
             f"mase scales by the look-back's steps {seasonality} apart (seasonality), and {have}; lower seasonality"
         )
     past = at_least_float32(insample[..., : like.shape[-1]])
-    return _inverse((past[:, seasonality:] - past[:, :-seasonality]).abs().mean(1, keepdim=True))
+    steps = (past[:, seasonality:] - past[:, :-seasonality]).abs()
+    if there is None:
+        return _inverse(steps.mean(1, keepdim=True))
+    there = there[..., : like.shape[-1]]
+    pairs = there[:, seasonality:] & there[:, :-seasonality]
+    return _inverse(torch.where(pairs, steps, 0.0).sum(1, keepdim=True) / pairs.sum(1, keepdim=True).clamp(min=1))
 
 
 def _inverse(values: Tensor) -> Tensor:
