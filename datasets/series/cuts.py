@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from modalign.zoo.errors import DataError
+from modalign.zoo.errors import DataError, RecipeError
 
-from .series_set import SeriesSet
+from .missing import KNOWN, POLICY, refuse_missing
+from .series_set import Series, SeriesSet
 from .split import Part
 from .windows import Columns
 
@@ -22,7 +23,8 @@ class CutSet:
 
     For training the cut is drawn anew each time, uniformly in `[max(1, n - history · horizon), n)`, n the rows that are left without the
     last two horizons; validation predicts the last horizon but one, the test the last. What there is stands at the right of the look-back
-    and at the left of the horizon; the rest is 0 and marked as missing.
+    and at the left of the horizon; the rest is 0 and marked as missing. Known-future columns are given over both, behind a training cut as
+    far as they go on in the series; before its first row they are 0.
 
     Args:
         series: The set.
@@ -32,9 +34,11 @@ class CutSet:
         look_back: L.
         horizon: H.
         history: How far back training cuts lie, in horizons.
+        missing: `error` refuses missing values.
 
     Raises:
-        DataError: If no series is long enough.
+        RecipeError: If training cuts would lie in less than one row.
+        DataError: If no series is long enough, or values are missing in a known-future column or where that is refused.
     """
 
     #: training cuts differ from epoch to epoch
@@ -50,10 +54,16 @@ class CutSet:
         look_back: int,
         horizon: int,
         history: float,
+        missing: Literal["mask", "error"] = "mask",
     ) -> None:
         self.series, self.columns, self.part = series, columns, part
         self.look_back, self.horizon, self.history = look_back, horizon, history
         self.store, self.folder = SimpleNamespace(name=series.name), series.name
+        if part == "train" and history * horizon < 1:
+            raise RecipeError(
+                f"data.series.history: training cuts would lie in the last {history} · {horizon} (model.horizon) = {history * horizon:g} "
+                f"rows of a series, which is less than one; give {-(-1000 // horizon) / 1000:g} or more"
+            )
         held_out = {"train": 2, "val": 1, "test": 0}[part] * horizon
         self._held_out, least = held_out, 2 if part == "train" else horizon + 1
         kept = [one for one in series.series if len(one) - held_out >= least]
@@ -63,9 +73,12 @@ class CutSet:
                 f"{series.name}: no series has the {held_out + least} rows that its {part} part needs at model.horizon {horizon} "
                 f"(the longest has {max(len(one) for one in series.series)}); shorten the horizon"
             )
-        places = [series.columns.index(column) for column in columns.scaled]
-        mean, std = np.array([scale[column] for column in columns.scaled]).T
-        self._rows = [(one.values[: len(one) - held_out, places] - mean) / std for one in kept]
+        self._rows = [_scaled(one, series, columns.target + columns.past, scale, len(one) - held_out) for one in kept]
+        self._known = [_scaled(one, series, columns.known, scale, len(one)) for one in kept]
+        for one, rows, known in zip(kept, self._rows, self._known, strict=True):
+            refuse_missing(series.name, one, columns.known, np.isnan(known), KNOWN)
+            if missing == "error":
+                refuse_missing(series.name, one, columns.target + columns.past, np.isnan(rows), POLICY)
         self._keys, self.shard_sizes = [one.key for one in kept], [len(kept)]
 
     def __len__(self) -> int:
@@ -103,16 +116,27 @@ class CutSet:
         return self._rows[number][: self.cut(number)]
 
     def batch(self, numbers: Sequence[int] | np.ndarray, draws: Sequence[tuple[int, ...]] = ()) -> dict[str, Any]:
-        """`values`, `observed`, `target` and `target_observed`; see `modalign.zoo.series.base.SeriesModel` for their shapes."""
-        count, channels, targets = len(numbers), len(self.columns.scaled), len(self.columns.target)
-        values = np.full((count, self.look_back, channels), np.nan)
+        """`values`, `observed`, `target`, `target_observed` and, with such columns, `known`; see `SeriesModel` for their shapes."""
+        count, targets = len(numbers), len(self.columns.target)
+        values = np.full((count, self.look_back, targets + len(self.columns.past)), np.nan)
         target = np.full((count, self.horizon, targets), np.nan)
+        known = np.zeros((count, self.look_back + self.horizon, len(self.columns.known)))
         for row, number in enumerate(np.asarray(numbers).tolist()):
             cut = self.cut(number, draws[row] if len(draws) else ())
-            before, after = self._rows[number][max(0, cut - self.look_back) : cut], self._rows[number][cut : cut + self.horizon]
-            values[row, self.look_back - len(before) :] = before
+            start = max(0, cut - self.look_back)
+            padding = self.look_back - (cut - start)
+            before, after = self._rows[number][start:cut], self._rows[number][cut : cut + self.horizon]
+            values[row, padding:] = before
             target[row, : len(after)] = after[:, :targets]
+            known[row, padding:] = self._known[number][start : cut + self.horizon]
         filled = {"values": values, "target": target}
         batch = {name: torch.from_numpy(np.nan_to_num(array, nan=0.0).astype(np.float32)) for name, array in filled.items()}
         batch["observed"], batch["target_observed"] = (torch.from_numpy(~np.isnan(array)) for array in filled.values())
-        return batch
+        return batch | ({"known": torch.from_numpy(known.astype(np.float32))} if self.columns.known else {})
+
+
+def _scaled(one: Series, series: SeriesSet, columns: Sequence[str], scale: dict[str, list[float]], end: int) -> np.ndarray:
+    """(end, K) some columns of the first rows."""
+    places = [series.columns.index(column) for column in columns]
+    mean, std = np.array([scale[column] for column in columns]).reshape(-1, 2).T
+    return (one.values[:end][:, places] - mean) / std

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from modalign.zoo.errors import DataError, nearest
 
+from .missing import POLICY, refuse_missing
 from .series_set import SeriesSet
 from .windows import Columns
 
@@ -26,9 +27,10 @@ class LabelledSet:
         labels: The classes in the order of their numbers.
         look_back: L.
         without: Keys of series to leave out, such as those shown as examples.
+        missing: `error` refuses missing values in the rows that are read.
 
     Raises:
-        DataError: If a series has no label, a class nobody knows, or too few rows.
+        DataError: If a series has no label, a class nobody knows, too few rows, or values are missing where that is refused.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class LabelledSet:
         *,
         look_back: int,
         without: Collection[str] = (),
+        missing: Literal["mask", "error"] = "mask",
     ) -> None:
         self.series, self.columns, self.look_back, self.horizon = series, columns, look_back, 0
         self.store, self.folder, self.left_out = SimpleNamespace(name=series.name), series.name, [*without]
@@ -54,9 +57,11 @@ class LabelledSet:
                     "series out"
                 )
         rows = np.stack([(one.values[-look_back:][:, places] - mean) / std for one in kept])
-        missing = np.isnan(rows)
-        self._values = torch.from_numpy(np.where(missing, 0, rows).astype(np.float32))
-        self._observed = torch.from_numpy(~missing) if missing.any() else None
+        absent = np.isnan(rows)
+        for one, of_one in zip(kept, absent, strict=True) if missing == "error" else ():
+            refuse_missing(series.name, one, columns.scaled, of_one, POLICY, len(one) - look_back)
+        self._values = torch.from_numpy(np.where(absent, 0, rows).astype(np.float32))
+        self._observed = torch.from_numpy(~absent) if absent.any() else None
         self.labels = torch.tensor([_number(one.label, labels, f"{series.name}: series {one.key!r}") for one in kept])
         self.shard_sizes = [len(kept)]
 

@@ -21,7 +21,7 @@ PARTS: tuple[Part, ...] = ("train", "val", "test")
 def borders(series: Series, split: str | Mapping[str, Any]) -> Borders:
     """Part -> (first row, row behind the last) of the rows that are predicted in it.
 
-    The windows of a part may look back into the part before: its first target is its first row.
+    The windows of a part may look back into the part before, but what is predicted or judged in it are its own rows, from the first on.
 
     Args:
         series: The series.

@@ -15,6 +15,7 @@ from torch import Tensor
 from modalign.zoo.errors import DataError
 
 from .config import SeriesConfig
+from .missing import KNOWN, POLICY, refuse_missing
 from .series_set import SeriesSet
 from .split import Part, borders
 
@@ -44,9 +45,10 @@ class Columns:
 class WindowSet:
     """Every window of a part of a set of series.
 
-    A window is `look_back` rows a model sees and `horizon` rows it predicts. Only the rows are kept in memory, scaled once; a batch is one
-    gather. Windows are numbered series by series, in time order. Like a set of shards it has sizes (windows per series), a fingerprint and
-    keys, so that the same order function mixes it.
+    A window is `look_back` rows a model sees and `horizon` rows it predicts; the first ones look back into the part before. Without
+    a horizon every row of a window is judged, so that windows lie inside the part. Only the rows are kept in memory, scaled once; a
+    batch is one gather. Windows are numbered series by series, in time order. Like a set of shards it has sizes (windows per series),
+    a fingerprint and keys, so that the same order function mixes it.
 
     Args:
         series: The set.
@@ -77,7 +79,7 @@ class WindowSet:
         self.series, self.columns, self.part = series, columns, part
         self.look_back, self.horizon, self.stride, self.scale = look_back, horizon, stride, scale
         self.store, self.folder = SimpleNamespace(name=series.name), series.name
-        ranges = [_rows_of(series, number, config, part, look_back) for number in range(len(series))]
+        ranges = [_rows_of(series, number, config, part, look_back, horizon) for number in range(len(series))]
         counts = [max(0, (end - first - look_back - horizon) // stride + 1) for first, end in ranges]
         if not sum(counts):
             raise DataError(_no_window(series, part, ranges, look_back, horizon))
@@ -92,16 +94,20 @@ class WindowSet:
         self._start = torch.from_numpy(np.concatenate(starts))  # of every window, in the rows of all series together
         rows = np.concatenate([_scaled(series, number, columns.scaled, scale, *ranges[number]) for number in kept])
         missing, channels = np.isnan(rows), len(columns.target) + len(columns.past)
-        if missing[:, channels:].any():  # models get no mask of known-future columns
-            raise DataError(
-                _first_missing(self, missing[:, channels:], channels, "known-future columns must have no gaps; fill it")
-            )
-        if missing.any() and config.missing == "error":
-            raise DataError(_first_missing(self, missing, 0, "data.series.missing is error; fill it, or set missing: mask"))
+        self._refuse(missing[:, channels:], columns.known, KNOWN)
+        if config.missing == "error":
+            self._refuse(missing, columns.scaled, POLICY)
         self.has_missing = bool(missing.any())
         self._rows = _Rows(np.where(missing, 0, rows).astype(np.float32), channels, look_back + horizon)
         self._observed = _Rows(~missing, channels, look_back + horizon) if self.has_missing else None
         self._static = _static(series, kept, columns.static)
+
+    def _refuse(self, missing: np.ndarray, columns: Sequence[str], why: str) -> None:
+        """Refuses missing values, of the rows of all series together; rows are counted in their own series."""
+        for place, part in enumerate(np.split(missing, self._offset[1:])):
+            refuse_missing(
+                self.series.name, self.series.series[int(self._series[place])], columns, part, why, int(self._first_row[place])
+            )
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -175,13 +181,13 @@ class _Rows:
         self._lay()
 
 
-def _rows_of(series: SeriesSet, number: int, config: SeriesConfig, part: Part, look_back: int) -> tuple[int, int]:
-    """Rows the windows of a part may touch: those of the part, and the look-back before them."""
+def _rows_of(series: SeriesSet, number: int, config: SeriesConfig, part: Part, look_back: int, horizon: int) -> tuple[int, int]:
+    """Rows the windows of a part may touch: those of the part and, where something behind them is predicted, the look-back before it."""
     found = borders(series.series[number], config.split)
     first, end = found[part]
     if part == "train" and config.few_shot is not None:
         end = first + int((end - first - look_back) * config.few_shot // 100) + look_back
-    return (first, end) if config.split == "none" else (max(0, first - look_back), end)
+    return (first, end) if config.split == "none" or not horizon else (max(0, first - look_back), end)
 
 
 def _scaled(
@@ -199,22 +205,13 @@ def _static(series: SeriesSet, kept: Sequence[int], names: Sequence[str]) -> Ten
 
 
 def _no_window(series: SeriesSet, part: str, ranges: Sequence[tuple[int, int]], look_back: int, horizon: int) -> str:
-    rows = max((end - first for first, end in ranges), default=0)
-    need = look_back + horizon
+    rows = max(0, max((end - first for first, end in ranges), default=0))
     which = "its only series" if len(ranges) == 1 else f"the longest of its {len(ranges)} series"
+    need, has, shorten = f"{look_back} rows, all inside the part", f"has {rows} there", "model.look_back"
+    if horizon:
+        need = f"{look_back} rows of look-back and {horizon} of horizon, {look_back + horizon} together"
+        has, shorten = f"{has} (look-back included)", f"{shorten} or model.horizon"
     return (
-        f"{series.name}: the {part} part has no window: a window takes {look_back} rows of look-back and {horizon} of horizon, {need} "
-        f"together, and {which} has {max(0, rows)} there (look-back included); shorten model.look_back or model.horizon, or give the part "
+        f"{series.name}: the {part} part has no window: a window takes {need}, and {which} {has}; shorten {shorten}, or give the part "
         "more rows with data.series.split (or data.series.few_shot)"
-    )
-
-
-def _first_missing(windows: WindowSet, missing: np.ndarray, first_column: int, why: str) -> str:
-    row, column = (int(value) for value in np.argwhere(missing)[0])
-    place = int(np.searchsorted(windows._offset, row, side="right")) - 1
-    one = windows.series.series[int(windows._series[place])]
-    at = int(windows._first_row[place]) + row - int(windows._offset[place])
-    return (
-        f"{windows.series.name}: series {one.key!r}, column {windows.columns.scaled[first_column + column]!r} has no value at row {at} "
-        f"({one.times()[at]}), and {why}"
     )

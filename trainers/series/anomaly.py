@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modalign.zoo.errors import DataError
+from modalign.zoo.errors import DataError, RecipeError
 from modalign.zoo.metrics.anomaly import anomaly_detection, anomaly_score
 
 from ..evaluation.task import MeasuringTask, Table
@@ -25,14 +25,14 @@ from .subject import SeriesSubject
 class AnomalyTask(MeasuringTask):
     """Precision, recall and F1 of rows whose reconstruction error is above a percentile of all errors, after point adjustment.
 
-    Every row of the training and test parts is scored: the score is the mean over the windows that cover it. The threshold lets the
-    given share of training and test rows together be anomalous, as the reference does it; point adjustment counts a whole marked stretch as
-    found if one of its rows is, which is kind to any detector: the random score beside it says how kind.
+    Every row of the training and test parts is scored, and no other: the score is the mean over the windows that cover it. The
+    threshold lets the given share of training and test rows together be anomalous, as the reference does it; point adjustment counts a
+    whole marked stretch as found if one of its rows is, which is kind to any detector: the random score beside it says how kind.
 
     Attributes:
         ratio: Share of rows that are taken to be anomalous, in percent.
-        stride: Steps between the starts of windows; default the look-back, so that each row is scored once (and the last rows by a window
-            that ends with them).
+        stride: Steps between the starts of windows, at most the look-back, which is the default: each row is then scored once (and the
+            last rows by a window that ends with them).
         batch_size: Windows at a time.
     """
 
@@ -48,8 +48,12 @@ class AnomalyTask(MeasuringTask):
 
         Raises:
             DataError: If no column marks the anomalies.
+            RecipeError: If windows would leave rows out.
         """
         check_task(subject.model, self.name)
+        look_back = subject.model.config.look_back
+        if self.stride is not None and not 1 <= self.stride <= look_back:
+            raise RecipeError(f"stride: {self.stride} must be from 1 to the look-back, {look_back}, so that every row is scored")
         column = subject.config.anomaly
         if column is None or column not in subject.series.columns:
             raise DataError(
@@ -57,17 +61,18 @@ class AnomalyTask(MeasuringTask):
                 f"{', '.join(subject.series.columns)}"
             )
         description = own_description(subject.series, subject.config, subject.model.config.series)
-        (train, _), (test, truth) = (self._scores(subject, part, description, column) for part in ("train", "test"))
+        train_windows, windows = (part_of(subject, part, description=description, stride=1) for part in ("train", "test"))
+        train, test = (self._scores(subject, which) for which in (train_windows, windows))
+        truth = _marks(subject, windows, column)
         found = anomaly_detection(train, test, truth, self.ratio)
         noise = torch.rand(len(train) + len(test), generator=torch.Generator().manual_seed(0))
         random = anomaly_detection(noise[: len(train)], noise[len(train) :], truth, self.ratio)
-        n = {"rows": len(test), "anomalous": int(truth.sum())}
-        settings = {"ratio": self.ratio, "look_back": subject.model.config.look_back}
+        n = {"rows": len(test), "anomalous": int(truth.sum()), "series_without_window": len(windows.left_out)}
+        settings = {"ratio": self.ratio, "look_back": look_back}
         return subject.report(self.name, n, metrics=found, baselines={"random scores": random}, settings=settings)
 
-    def _scores(self, subject: SeriesSubject, part: str, description: Any, column: str) -> tuple[Tensor, Tensor]:
-        """(score of every row, whether it is marked) of a part, series after series."""
-        windows = part_of(subject, part, description=description, stride=1)
+    def _scores(self, subject: SeriesSubject, windows: Any) -> Tensor:
+        """The score of every row of a part, series after series."""
         look_back, stride = windows.look_back, self.stride or windows.look_back
         chosen = _covering(windows.shard_sizes, stride)
         sums, counts = (
@@ -85,7 +90,7 @@ class AnomalyTask(MeasuringTask):
                 sums[first : first + look_back] += window
                 counts[first : first + look_back] += 1
                 place += 1
-        return sums / counts, _marks(subject, windows, column, look_back)
+        return sums / counts
 
     @classmethod
     def tables(cls, report: Mapping[str, Any]) -> list[Table]:
@@ -124,13 +129,13 @@ class _Picked:
         return str(self.windows.key(self.chosen[number]))
 
 
-def _marks(subject: SeriesSubject, windows: Any, column: str, look_back: int) -> Tensor:
+def _marks(subject: SeriesSubject, windows: Any, column: str) -> Tensor:
     """Whether each row that was scored is marked."""
     place = subject.series.columns.index(column)
     starts = np.cumsum([0, *windows.shard_sizes[:-1]])
     series, first = windows.locate(starts)
     parts = [
-        subject.series.series[int(number)].values[int(row) : int(row) + size + look_back - 1, place] > 0
+        subject.series.series[int(number)].values[int(row) : int(row) + size + windows.look_back - 1, place] > 0
         for number, row, size in zip(series, first, windows.shard_sizes, strict=True)
     ]
     return torch.from_numpy(np.concatenate(parts))

@@ -19,6 +19,7 @@ from modalign.zoo.errors import AssemblyError, DataError, RecipeError, nearest
 from modalign.zoo.series.description import SeriesDescription
 
 from ..recipe import DataConfig
+from .notes import tell_notes, tell_other_step
 from .table_words import table_words
 
 
@@ -31,7 +32,9 @@ def open_series(name: str, config: SeriesConfig, data: DataConfig | None = None)
     """Opens a table or shards as the settings say."""
     remote = None if data is None else remote_of(data.allow_remote or None, data.remote_cache_gb)
     with table_words(recipe=data is not None):
-        return SeriesSet.open(name, **table_settings(config), remote=remote)
+        series = SeriesSet.open(name, **table_settings(config), remote=remote)
+    tell_notes(series)
+    return series
 
 
 def table_settings(config: SeriesConfig) -> dict[str, Any]:
@@ -144,16 +147,40 @@ def windows_of(
     look_back, horizon = model.config.look_back, model.config.horizon
     if task == "classification":
         shown = getattr(model.config, "demonstration_keys", None) if part == "train" else None
-        return LabelledSet(series, columns, description.scale, description.labels, look_back=look_back, without=shown or ())
+        classes, without = description.labels, shown or ()
+        return LabelledSet(
+            series, columns, description.scale, classes, look_back=look_back, without=without, missing=config.missing
+        )
+    cut = {"part": part, "look_back": look_back}
     if task == "short_term":
-        return CutSet(series, columns, description.scale, part=part, look_back=look_back, horizon=horizon, history=config.history)
-    future = horizon if task == "forecast" else 0
-    return WindowSet(series, config, columns, description.scale, part=part, look_back=look_back, horizon=future, stride=stride)
+        return CutSet(series, columns, description.scale, **cut, horizon=horizon, history=config.history, missing=config.missing)
+    return WindowSet(
+        series, config, columns, description.scale, **cut, horizon=horizon if task == "forecast" else 0, stride=stride
+    )
+
+
+_SAMPLES = {
+    "classification": "its last rows and its class, and data.train, data.val and data.test are sets of their own",
+    "short_term": "cut once, at random for training (data.series.history says how far back), at its last horizons for val and test",
+}
 
 
 def config_for_task(config: SeriesConfig, task: str) -> SeriesConfig:
-    """The same settings; series that are samples themselves, with a class or a cut each, are not split by rows."""
-    return replace(config, split="none", few_shot=None) if task in ("classification", "short_term") else config
+    """The same settings; series that are samples themselves, with a class or a cut each, are not split by rows.
+
+    Raises:
+        RecipeError: If settings cut such series into rows or windows.
+    """
+    if task not in ("classification", "short_term"):
+        return config
+    plain = SeriesConfig()
+    for name in ("split", "few_shot", "stride", "val_stride"):
+        value = getattr(config, name)
+        if value != getattr(plain, name) and (name, value) != ("split", "none"):
+            raise RecipeError(
+                f"data.series.{name}: {value} has no meaning for {task}, where a series is one sample: {_SAMPLES[task]}; take it out"
+            )
+    return replace(config, split="none")
 
 
 def own_description(series: SeriesSet, config: SeriesConfig, known: SeriesDescription | None) -> SeriesDescription:
@@ -175,11 +202,14 @@ def own_description(series: SeriesSet, config: SeriesConfig, known: SeriesDescri
 def tell_columns(model: Any, series: SeriesSet, config: SeriesConfig) -> None:
     """Tells a model the columns of the data it is measured on, where they are not those it was trained on (zero-shot).
 
+    Another step between rows is said and not refused: from hours to quarters of an hour is a usual case of zero-shot forecasting.
+
     Raises:
         AssemblyError: If the model cannot read them: known-future columns without having been trained with such, more channels than
             positions, other channels than layers.
     """
     known = model.config.series
+    tell_other_step(series, known)
     description = own_description(series, config, known)
     if columns_from(description) == columns_from(known):
         return

@@ -24,7 +24,7 @@ _PLAIN = ("window_mean", "last_value", "linear")
 
 @dataclass
 class ImputationTask(MeasuringTask):
-    """Mean squared and absolute error at hidden values, over every window of the test part; what is hidden depends on the window alone.
+    """Mean squared and absolute error at hidden values, over every window inside the test part; what is hidden depends on the window alone.
 
     Attributes:
         part: Which part to measure: test, val or train.
@@ -55,7 +55,7 @@ class ImputationTask(MeasuringTask):
         results = {name: metric.compute() for name, metric in found.items()}
         own = results.pop("model")
         settings = {"mask_rate": subject.config.mask_rate, "part": self.part, "look_back": windows.look_back}
-        n = {"windows": own["windows"], "hidden": own["elements"]}
+        n = {"windows": own["windows"], "hidden": own["elements"], "series_without_window": len(windows.left_out)}
         return subject.report(self.name, n, metrics=own, baselines=results, settings=settings)
 
     @classmethod

@@ -12,6 +12,7 @@ from modalign.zoo.configure import fill
 from modalign.zoo.errors import AssemblyError, DataError
 
 from .data import config_for_task, table_settings, tell_columns
+from .notes import other_step, tell_notes
 from .subject import SeriesSubject
 from .table_words import table_words
 
@@ -39,6 +40,7 @@ def series_subject(
     config = config_for(known, settings)
     with table_words(recipe=False):
         series = SeriesSet.open(data, **table_settings(config), remote=remote_of(allow_remote))
+    tell_notes(series)
     _choose_columns(config, series, known, settings)
     config = config_for_task(config, model.config.task)
     tell_columns(model, series, config)
@@ -73,8 +75,5 @@ def check_step(series: SeriesSet, known: Any) -> None:
     Raises:
         DataError: Naming both.
     """
-    if known.frequency is not None and series.frequency is not None and series.frequency != known.frequency:
-        raise DataError(
-            f"{series.name}: its rows are one {series.frequency} apart, the model was trained on rows one {known.frequency} apart; "
-            "resample the data, or train a model on data of this step"
-        )
+    if said := other_step(series, known):
+        raise DataError(said)

@@ -9,6 +9,7 @@ import torch
 
 from modalign.datasets.series.scale import fit_scale
 from modalign.datasets.series.series_set import Series, SeriesSet
+from modalign.datasets.series.split import borders
 from modalign.datasets.series.windows import Columns
 from modalign.zoo.errors import DataError
 
@@ -216,3 +217,26 @@ def test_rows_without_time(windows):
     assert windows(plain_rows, "test", 4, 2, split=HALF).batch([0])["target"].flatten().tolist() == [14, 15]
     timed = SeriesSet([replace(plain_rows.series[0], start=np.datetime64("2020", "us"), frequency="D")], "days")
     assert len(windows(timed, "test", 4, 2, split=HALF)) == 5
+
+
+@pytest.mark.parametrize("split", [HALF, {"val": "2021-03-02", "test": "2021-03-02T16:00"}, "none"])
+def test_windows_without_a_horizon_lie_inside_their_part(made, windows, split):
+    """Every row of a part is in some window, and no row of another part is in any: the value of a row is its number."""
+    series = made((60, 47, 90), columns=("a",))
+    seen = {}
+    for part in ("train", "val", "test"):
+        found = windows(series, part, 8, 0, split=split)
+        seen[part] = set(found.batch(range(len(found)))["values"].flatten().tolist())
+        rows = [(number, borders(one, split)[part]) for number, one in enumerate(series.series)]
+        wanted = {1000.0 * number + row for number, (first, end) in rows if end - first >= 8 for row in range(first, end)}
+        assert seen[part] == wanted and len(found) == sum(max(0, end - first - 7) for _, (first, end) in rows)
+    if split != "none":
+        assert not seen["train"] & seen["val"] and not seen["val"] & seen["test"]
+
+
+def test_a_part_too_short_for_a_window_without_a_horizon(made, windows):
+    with pytest.raises(
+        DataError,
+        match=r"the val part has no window: a window takes 8 rows, all inside the part, and its only series has 5 there",
+    ):
+        windows(made((50,)), "val", 8, 0, split={"train": 0.7, "val": 0.1, "test": 0.2})
