@@ -68,6 +68,7 @@ class ForecastTask(MeasuringTask):
 
         Raises:
             AssemblyError: If the model does not forecast, or not as far as asked.
+            RecipeError: If a season is longer than the look-back.
         """
         model, part = subject.model, self._part()
         if model.config.task != "forecast":
@@ -77,11 +78,21 @@ class ForecastTask(MeasuringTask):
         steps = checked_horizon(self.horizon, model)
         description = own_description(subject.series, subject.config, model.config.series)
         windows = windows_of(subject.series, model, subject.config, part, description=description)
-        seasons = seasons_of(subject.series.frequency, windows.look_back) if self.seasons is None else self.seasons
+        seasons = self._seasons(subject.series.frequency, windows.look_back)
         metrics = self._measured(windows, description, steps, _model_forecaster(model, seasons))
         for seed in range(self.dlinear):
             metrics |= self._measured(windows, description, steps, self._dlinear(subject, description, seed))
         return _report(self.name, subject, windows, metrics, model, steps, self.part)
+
+    def _seasons(self, frequency: str | None, look_back: int) -> list[int]:
+        """Seasons of the seasonal naive forecast: those asked for, all of them, or those that suggest themselves."""
+        for season in self.seasons or ():
+            if not 1 <= season <= look_back:
+                raise RecipeError(
+                    f"seasons: a window looks back {look_back} steps, so there is no last season of {season} to repeat; give seasons from "
+                    f"1 to {look_back}"
+                )
+        return seasons_of(frequency, look_back) if self.seasons is None else self.seasons
 
     def _part(self) -> Part:
         return self.part  # type: ignore[return-value]

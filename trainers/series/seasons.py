@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
-_SECONDS = {"s": 1, "min": 60, "h": 3600, "D": 86400, "W": 604800}
-_DAY = 86400
+import re
+
+from modalign.datasets.series.frequency import fixed_step
+
+_DAY = 86_400_000_000  # microseconds
+_WEEK = 7 * _DAY
+#: steps of a year (of a week, for working days), by the calendar's units
+_CALENDAR = {"B": 5, "W": 52, "MS": 12, "ME": 12, "QS": 4, "QE": 4}
 
 
-def seasons_of(frequency: str | None, look_back: int) -> list[int]:
-    """Seasons for the seasonal naive forecast, in steps.
+def season_of(frequency: str | None) -> int | None:
+    """Steps of the season that a step between rows suggests; None where there is none of two steps or more.
 
-    A day of hours or minutes, a week of days, a year of weeks, months or quarters, and the whole look-back; those longer than the
-    look-back are left out.
+    A day of hours or minutes, a week of days, a year of weeks, months or quarters, and of whole numbers of them (`6h`: 4, `14D`: 26).
 
     Args:
         frequency: Step between rows, as pandas writes it; None where rows have no time.
-        look_back: L.
     """
-    return sorted({season for season in (_season(frequency), look_back) if season is not None and 1 < season <= look_back})
-
-
-def _season(frequency: str | None) -> int | None:
     if frequency is None:
         return None
-    count = "".join(letter for letter in frequency if letter.isdigit())
-    unit = frequency[len(count) :].split("-")[0]
-    if unit in ("s", "min", "h"):
-        day, rest = divmod(_DAY, int(count or 1) * _SECONDS[unit])
-        return day if not rest else None
-    by_name = {"D": 7, "B": 5, "W": 52, "ME": 12, "MS": 12, "M": 12, "QE": 4, "QS": 4, "Q": 4}
-    return by_name.get(unit) if count in ("", "1") else None
+    step = fixed_step(frequency)
+    if step is None:
+        found = re.match(r"(\d*)([A-Z]+)", frequency)
+        whole, every = (_CALENDAR.get(found[2], 0), int(found[1] or 1)) if found else (0, 1)
+    elif step < _DAY:
+        whole, every = _DAY, step
+    else:
+        whole, every = (52 * _WEEK, step) if step % _WEEK == 0 else (_WEEK, step)
+    return whole // every if whole % every == 0 and whole >= 2 * every else None
+
+
+def seasons_of(frequency: str | None, look_back: int) -> list[int]:
+    """Seasons for the seasonal naive forecast of a window: that of the step, if the window holds one, and the whole window.
+
+    Args:
+        frequency: Step between rows, as pandas writes it; None where rows have no time.
+        look_back: L, steps of the window.
+    """
+    return sorted({season for season in (season_of(frequency), look_back) if season is not None and 1 < season <= look_back})
