@@ -1,24 +1,27 @@
-"""What a user should know of the data a command opens, though it goes on: said once."""
+"""What a user should know of the data a command opens, though it goes on: said once in a process."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from modalign.datasets.series.series_set import SeriesSet
 from modalign.zoo.series.description import SeriesDescription
 
 from ..console import console, warn
 
-_told: set[tuple[str, str]] = set()
+_told: set[str] = set()  # training, validation and test sets are often one table, which is opened several times
+
+
+def _once(text: str, say: Callable[[str], None]) -> None:
+    if text not in _told:
+        _told.add(text)
+        say(text)
 
 
 def tell_notes(series: SeriesSet) -> None:
-    """Prints what was found out while reading a set: gaps that were filled with missing rows, zones that were taken off.
-
-    Training, validation and test sets are often the same table, opened several times; each sentence is printed once in a process.
-    """
+    """Prints what was found out while reading a set: gaps that were filled with missing rows, zones that were taken off."""
     for note in series.notes:
-        if (series.name, note) not in _told:
-            _told.add((series.name, note))
-            console.print(f"{series.name}: {note}")
+        _once(f"{series.name}: {note}", console.print)
 
 
 def other_step(series: SeriesSet, known: SeriesDescription) -> str | None:
@@ -34,4 +37,4 @@ def other_step(series: SeriesSet, known: SeriesDescription) -> str | None:
 def tell_other_step(series: SeriesSet, known: SeriesDescription) -> None:
     """Warns of another step than a model was trained on."""
     if said := other_step(series, known):
-        warn(f"{said}; what is measured here is another task than the one it learnt")
+        _once(f"{said}; what is measured here is another task than the one it learnt", warn)
