@@ -15,7 +15,7 @@ from modalign.zoo.errors import DataError, RecipeError
 from .missing import KNOWN, POLICY, refuse_missing
 from .series_set import Series, SeriesSet
 from .split import Part
-from .windows import Columns
+from .windows import Columns, static_of
 
 
 class CutSet:
@@ -80,6 +80,7 @@ class CutSet:
             if missing == "error":
                 refuse_missing(series.name, one, columns.target + columns.past, np.isnan(rows), POLICY)
         self._keys, self.shard_sizes = [one.key for one in kept], [len(kept)]
+        self._static = static_of(kept, columns.static)
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -116,7 +117,7 @@ class CutSet:
         return self._rows[number][: self.cut(number)]
 
     def batch(self, numbers: Sequence[int] | np.ndarray, draws: Sequence[tuple[int, ...]] = ()) -> dict[str, Any]:
-        """`values`, `observed`, `target`, `target_observed` and, with such columns, `known`; see `SeriesModel` for their shapes."""
+        """`values`, `observed`, `target`, `target_observed`, and with such columns `known`, `static`; see `SeriesModel` for shapes."""
         count, targets = len(numbers), len(self.columns.target)
         values = np.full((count, self.look_back, targets + len(self.columns.past)), np.nan)
         target = np.full((count, self.horizon, targets), np.nan)
@@ -132,7 +133,11 @@ class CutSet:
         filled = {"values": values, "target": target}
         batch = {name: torch.from_numpy(np.nan_to_num(array, nan=0.0).astype(np.float32)) for name, array in filled.items()}
         batch["observed"], batch["target_observed"] = (torch.from_numpy(~np.isnan(array)) for array in filled.values())
-        return batch | ({"known": torch.from_numpy(known.astype(np.float32))} if self.columns.known else {})
+        if self.columns.known:
+            batch["known"] = torch.from_numpy(known.astype(np.float32))
+        if self._static is not None:
+            batch["static"] = self._static[np.asarray(numbers)]
+        return batch
 
 
 def _scaled(one: Series, series: SeriesSet, columns: Sequence[str], scale: dict[str, list[float]], end: int) -> np.ndarray:

@@ -37,6 +37,19 @@ def fit_scale(sets: Sequence[SeriesSet], columns: Sequence[str], split: str | Ma
     return {column: _moments(rows[:, place], column, name) for place, column in enumerate(columns)}
 
 
+def fit_static(sets: Sequence[SeriesSet], names: Sequence[str]) -> Scale:
+    """Static number -> [mean, population standard deviation] over all series, each counting once.
+
+    A deviation of 0 says that the number is the same everywhere; that is for a model to refuse, which cannot learn from it.
+
+    Args:
+        sets: The training sets.
+        names: Their static numbers.
+    """
+    values = {name: np.array([one.static[name] for series in sets for one in series.series]) for name in names}
+    return {name: [float(found.mean()), float(found.std())] for name, found in values.items()}
+
+
 def _moments(values: np.ndarray, column: str, name: str) -> list[float]:
     values = values[~np.isnan(values)]
     if not len(values):

@@ -16,7 +16,7 @@ from modalign.zoo.errors import DataError
 
 from .config import SeriesConfig
 from .missing import KNOWN, POLICY, refuse_missing
-from .series_set import SeriesSet
+from .series_set import Series, SeriesSet
 from .split import Part, borders
 
 
@@ -100,7 +100,7 @@ class WindowSet:
         self.has_missing = bool(missing.any())
         self._rows = _Rows(np.where(missing, 0, rows).astype(np.float32), channels, look_back + horizon)
         self._observed = _Rows(~missing, channels, look_back + horizon) if self.has_missing else None
-        self._static = _static(series, kept, columns.static)
+        self._static = static_of([series.series[number] for number in kept], columns.static)
 
     def _refuse(self, missing: np.ndarray, columns: Sequence[str], why: str) -> None:
         """Refuses missing values, of the rows of all series together; rows are counted in their own series."""
@@ -198,10 +198,14 @@ def _scaled(
     return (series.series[number].values[first:end][:, places] - mean) / std
 
 
-def _static(series: SeriesSet, kept: Sequence[int], names: Sequence[str]) -> Tensor | None:
-    if not names:
-        return None
-    return torch.tensor([[float(series.series[number].static[name]) for name in names] for number in kept])
+def static_of(series: Sequence[Series], names: Sequence[str]) -> Tensor | None:
+    """(N, S) static numbers of some series, in their own units; None if none are asked for.
+
+    Args:
+        series: N series.
+        names: S names.
+    """
+    return torch.tensor([[float(one.static[name]) for name in names] for one in series]) if names else None
 
 
 def _no_window(series: SeriesSet, part: str, ranges: Sequence[tuple[int, int]], look_back: int, horizon: int) -> str:

@@ -65,6 +65,8 @@ def _check_same(whole: Any, slim: Any) -> None:
     batch = {"values": values}
     if series.known:
         batch["known"] = torch.randn(2, whole.config.look_back + whole.config.horizon, len(series.known), generator=generator)
+    if series.static:
+        batch["static"] = torch.randn(2, len(series.static), generator=generator)
     with torch.no_grad():
         first, second = (model.eval()(batch) for model in (whole, slim))
     for name, value in second.items():

@@ -21,7 +21,7 @@ from ..kinds import SERIES, kind_of
 from ..series.data import columns_from, table_settings
 from ..series.forecast_plot import plot_forecast
 from ..series.forecast_table import short_rows, time_text, write_forecasts
-from ..series.opening import check_step, config_for
+from ..series.opening import check_step, config_for, open_for
 from ..series.table_words import table_words
 
 
@@ -82,8 +82,7 @@ def forecast(
     known: SeriesDescription = loaded.config.series
     asked = {"time": time, "id": id, "frequency": frequency, "ignore": ignore, "missing": missing, "time_format": time_format}
     tables = table_settings(config_for(known, {key: value for key, value in asked.items() if value} | {"layout": layout}))
-    with table_words(recipe=False):
-        series = SeriesSet.open(history, **tables)
+    series = open_for(known, history, tables)
     for note in series.notes:
         console.print(note, highlight=False)
     check_step(series, known)
@@ -105,7 +104,8 @@ def _later(name: str, tables: dict[str, Any], history: SeriesSet) -> dict[str, S
         DataError: If they begin anywhere else: they would be read for the wrong times.
     """
     with table_words(recipe=False):
-        found = SeriesSet.open(name, **{**tables, "frequency": history.frequency})  # a single row shows no step
+        # a single row shows no step, and the static numbers are the history's
+        found = SeriesSet.open(name, **{**tables, "frequency": history.frequency, "static": ()})
     by_key = {one.key: one for one in found.series}
     if len(found) == len(history) == 1:  # a table of one series calls it by the file's name
         by_key = {history.series[0].key: found.series[0]}
@@ -148,6 +148,7 @@ def _forecast_of(
         model,
         torch.from_numpy(history),
         known=None if future is None else torch.from_numpy(future),
+        static=one.static,
         horizon=horizon,
         description=description,
         name=where,

@@ -11,7 +11,7 @@ from modalign.datasets.series.config import SeriesConfig
 from modalign.datasets.series.cuts import CutSet
 from modalign.datasets.series.labelled import LabelledSet
 from modalign.datasets.series.roles import assign_roles
-from modalign.datasets.series.scale import fit_scale
+from modalign.datasets.series.scale import fit_scale, fit_static
 from modalign.datasets.series.series_set import SeriesSet
 from modalign.datasets.series.split import Part
 from modalign.datasets.series.windows import Columns, WindowSet
@@ -106,6 +106,8 @@ def describe(sets: Sequence[SeriesSet], config: SeriesConfig) -> SeriesDescripti
         scale,
         labels,
         config.split,
+        config.few_shot,
+        fit_static(sets, first.static),
     )
 
 

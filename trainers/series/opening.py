@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from modalign.datasets.remote.access import remote_of
+from modalign.datasets.remote.access import Remote, remote_of
 from modalign.datasets.series.config import SeriesConfig
 from modalign.datasets.series.series_set import SeriesSet
 from modalign.zoo.configure import fill
 from modalign.zoo.errors import AssemblyError, DataError
+from modalign.zoo.series.description import SeriesDescription
 
 from .data import config_for_task, table_settings, tell_columns
 from .notes import other_step, tell_notes
@@ -38,8 +39,7 @@ def series_subject(
     if known is None:
         raise AssemblyError(f"this {model.family} was never trained on data; train it first")
     config = config_for(known, settings)
-    with table_words(recipe=False):
-        series = SeriesSet.open(data, **table_settings(config), remote=remote_of(allow_remote))
+    series = open_for(known, data, table_settings(config), remote_of(allow_remote))
     tell_notes(series)
     _choose_columns(config, series, known, settings)
     config = config_for_task(config, model.config.task)
@@ -47,9 +47,33 @@ def series_subject(
     return SeriesSubject(model, name, series, data, config, over_ranks)
 
 
+def open_for(known: SeriesDescription, data: str, tables: Mapping[str, Any], remote: Remote | None = None) -> SeriesSet:
+    """Opens a table or shards that a command names for a model.
+
+    Args:
+        known: What the model knows of its data.
+        data: The table or shards.
+        tables: How a table is read, as `SeriesSet.open` takes it.
+        remote: What may be read from other machines.
+
+    Raises:
+        DataError: In the words of the command's options; of a column that the model reads as a static number it says so.
+    """
+    with table_words(recipe=False):
+        try:
+            return SeriesSet.open(data, **tables, remote=remote)
+        except DataError as error:
+            read = next((name for name in known.static if repr(name) in str(error)), None)
+            if read is None:
+                raise
+            raise DataError(f"{error}; the model reads {read!r} as a static number of every series") from None
+
+
 def config_for(known: Any, settings: Mapping[str, Any]) -> SeriesConfig:
-    """How data are read and split for a model: its own split and static numbers, unless settings say otherwise."""
-    plain = {"split": known.split, "static": list(known.static), **settings}
+    """How data are read and split for a model: as what it was trained on, unless settings say otherwise."""
+    unscaled = bool(known.scale) and all(pair == [0.0, 1.0] for pair in known.scale.values())
+    own = {"split": known.split, "few_shot": known.few_shot, "scale": "none" if unscaled else "standard"}
+    plain = {**own, "static": list(known.static), **settings}
     if "missing" in plain:  # a command calls the marks by this name, a recipe what is done about missing values
         plain["missing_marks"] = plain.pop("missing")
     return fill(SeriesConfig, plain, "settings of the data")

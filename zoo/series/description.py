@@ -23,6 +23,8 @@ class SeriesDescription:
         scale: Column -> [mean, standard deviation] of the training rows (population, ddof 0).
         labels: Names of the classes, in the order of the logits.
         split: How the data was cut into train, val and test: what an evaluation does by itself.
+        few_shot: Percent of the training rows that were trained on, if not all: baselines beside the model are fitted on no more.
+        static_scale: Static number -> [mean, standard deviation] over the training series (population, ddof 0).
     """
 
     target: list[str]
@@ -33,6 +35,8 @@ class SeriesDescription:
     scale: dict[str, list[float]] = field(default_factory=dict)
     labels: list[str] = field(default_factory=list)
     split: str | dict[str, float | str] = "none"
+    few_shot: float | None = None
+    static_scale: dict[str, list[float]] = field(default_factory=dict)
 
     @property
     def channels(self) -> list[str]:
@@ -54,6 +58,12 @@ class SeriesDescription:
     def scaled(self, values: Tensor, columns: Sequence[str]) -> Tensor:
         """`(x - mean) / std`, channel by channel; values (..., C) in the columns' own units."""
         mean, std = self.scaler(columns, values)
+        return (values - mean) / std
+
+    def scaled_static(self, values: Tensor) -> Tensor:
+        """Static numbers (..., S) at mean 0 and deviation 1 over the training series."""
+        pairs = [self.static_scale.get(name, [0.0, 1.0]) for name in self.static]
+        mean, std = (values.new_tensor(numbers) for numbers in zip(*pairs, strict=True))
         return (values - mean) / std
 
     def unscaled(self, values: Tensor, columns: Sequence[str]) -> Tensor:

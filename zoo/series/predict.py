@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +61,7 @@ def predict(
     history: Tensor,
     *,
     known: Tensor | None = None,
+    static: Mapping[str, float] | None = None,
     horizon: int | None = None,
     description: SeriesDescription | None = None,
     name: str = "the history",
@@ -71,19 +73,22 @@ def predict(
         history: (T, C) float64, T at least the look-back, of which the last rows are read; columns as `description.channels` has them,
             NaN where a value is missing.
         known: (T + H, K) known-future covariates, or (L + H, K).
+        static: The series' static numbers by name, if the model reads such.
         horizon: Steps wanted; default all the model predicts.
         description: Columns and scaler; default the model's own.
         name: What messages call the history.
 
     Raises:
         AssemblyError: If the model does not forecast, or not as far.
-        DataError: If there are too few rows, a target has no value in the look-back, or known-future covariates are missing.
+        DataError: If there are too few rows, a target has no value in the look-back, or known-future or static columns are missing.
     """
     description = description or model.config.series
     if description is None or model.config.task not in ("forecast", "short_term"):
         raise AssemblyError(f"this {model.family} does not forecast, or was never trained; train it with model.task: forecast")
     steps, look_back = checked_horizon(horizon, model), int(model.config.look_back)
     batch = _batch(history, known, description, look_back, int(model.config.horizon), name)
+    if description.static:
+        batch["static"] = _static(static or {}, description, name)
     outputs = model.eval()({key: value.to(model.device) for key, value in batch.items()})
     columns = list(description.target)
     sizes = tuple(description.scale[column][1] for column in columns)
@@ -115,6 +120,13 @@ def _batch(
     if description.known:
         batch["known"] = _known(known, description, (look_back + horizon, len(history) + horizon), name)[None]
     return batch
+
+
+def _static(static: Mapping[str, float], description: SeriesDescription, name: str) -> Tensor:
+    absent = [column for column in description.static if column not in static]
+    if absent:
+        raise DataError(f"{name}: the model reads the static number {absent[0]!r} of every series; give it")
+    return torch.tensor([[float(static[column]) for column in description.static]])
 
 
 def _known(known: Tensor | None, description: SeriesDescription, lengths: tuple[int, int], name: str) -> Tensor:

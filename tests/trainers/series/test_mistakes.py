@@ -43,10 +43,16 @@ def test_static_numbers_too(recipe_of, make_table, tmp_path):
     lines = shops.read_text().splitlines()
     sized = [lines[0] + ",size", *(line + (",1" if line.startswith("north") else ",2") for line in lines[1:])]
     shops.write_text("\n".join(sized))
-    for family in ("dlinear", "calf-gpt2"):
+    for family in ("dlinear", "patchtst", "fsca-gpt2"):
         recipe = recipe_of(family, shops, tmp_path / "run")
         recipe["data"]["series"] |= {"id": "shop", "static": ["size"]}
         refused(recipe, AssemblyError, r"data.series.static: \w+ makes no use of such columns \(size\)")
+    recipe = recipe_of("calf-gpt2", shops, tmp_path / "run")
+    recipe["data"]["series"] |= {"id": "shop", "static": ["size"]}
+    shops.write_text("\n".join([sized[0], *(line[:-1] + "7" for line in sized[1:])]))
+    refused(
+        recipe, AssemblyError, r"data.series.static: size is 7 in every training series, so there is nothing to learn from it"
+    )
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,23 @@ from modalign.zoo.errors import ReleaseError
 
 from .calf_reference import GPT2, LLAMA, calf
 
-SERIES = {"target": ["a", "b", "c"], "past": ["p"], "known": ["k"], "frequency": "h", "scale": {"a": [1.0, 2.0]}}
+SERIES = {
+    "target": ["a", "b", "c"],
+    "past": ["p"],
+    "known": ["k"],
+    "static": ["s", "t"],
+    "frequency": "h",
+    "scale": {"a": [1.0, 2.0]},
+    "static_scale": {"s": [1e6, 1e5], "t": [0.0, 2.0]},
+}
 
 
 @pytest.fixture
 def batch():
     generator = torch.Generator().manual_seed(1)
-    return {"values": torch.randn(2, 32, 4, generator=generator), "known": torch.randn(2, 48, 1, generator=generator)}
+    static = torch.tensor([[1.1e6, 0.5], [0.8e6, -3.0]])
+    known = torch.randn(2, 48, 1, generator=generator)
+    return {"values": torch.randn(2, 32, 4, generator=generator), "known": known, "static": static}
 
 
 @pytest.fixture(params=["gpt2", "llama"])

@@ -1,5 +1,7 @@
 """Classification and short series against a second, slow version; covariates, missing values, quantiles."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from modalign.zoo.errors import AssemblyError, RecipeError
 from modalign.zoo.series.description import SeriesDescription
 
 from . import calf_slow as slow
-from .calf_reference import calf
+from .calf_reference import GPT2, calf
 
 CLOSE = {"rtol": 1e-5, "atol": 3e-5}
 
@@ -197,9 +199,54 @@ def test_known_future_covariates():
         calf(task="imputation").describe(described)
 
 
-def test_static_columns_are_refused():
-    with pytest.raises(AssemblyError, match=r"data\.series\.static: calf makes no use of such columns \(s\)"):
-        calf().describe(SeriesDescription(target=["a"], static=["s"]))
+SIZED = SeriesDescription(target=["a", "b"], static=["s", "t"], static_scale={"s": [1e9, 1e8], "t": [0.0, 1e-3]})
+
+
+def test_static_numbers_are_one_token_in_front():
+    model = calf()
+    before, plain = {name for name, _ in model.named_parameters()}, model.state_dict()
+    model.describe(SIZED)
+    assert {name for name, _ in model.named_parameters()} - before == {"tokens.static.weight", "tokens.static.bias"}
+    assert model.role_of("tokens.static.weight") == "encoder" and all(
+        torch.equal(model.state_dict()[k], v) for k, v in plain.items()
+    )
+    model, values = perturbed(model).eval(), draw(3, 32, 2)
+    static = torch.tensor([[1e9, 0.0], [1.1e9, 0.0], [1e9, 1e-3]])
+    with torch.no_grad():
+        same = model({"values": values[:1].expand(3, -1, -1), "static": static})["prediction"]
+        seen = model.tokens(values, 2, None, SIZED.scaled_static(static))
+    assert seen.shape[1] == 3 and (same[1] - same[0]).abs().max() > 1e-4 < (same[2] - same[0]).abs().max()
+    assert same.abs().max() < 100, "numbers of any size count as ones near 1"
+    torch.testing.assert_close(SIZED.scaled_static(static), torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
+    with pytest.raises(AssemblyError, match=r"needs the static numbers of every series \(s, t\); give them"):
+        model({"values": values})
+    with pytest.raises(AssemblyError, match="1 static numbers were given, the model takes 2"):
+        model.tokens(values, 2, None, static[:, :1])
+
+
+def test_static_numbers_that_do_not_fit():
+    with pytest.raises(AssemblyError, match="trained with 2 static numbers, these data name 0"):
+        described = calf()
+        described.describe(SIZED)
+        described.describe(SeriesDescription(target=["a", "b"]))
+    with pytest.raises(
+        AssemblyError, match=r"data\.series\.static: s is 34 in every training series, so there is nothing to learn"
+    ):
+        calf().describe(SeriesDescription(target=["a"], static=["s"], static_scale={"s": [34.0, 0.0]}))
+    for task in ("imputation", "anomaly", "classification"):
+        with pytest.raises(AssemblyError, match=f"{task} makes no use of static numbers; take s out"):
+            calf(task=task).describe(replace(SIZED, labels=["x", "y"]))
+    wide = SeriesDescription(target=[f"c{number}" for number in range(GPT2["n_positions"])], static=["s"])
+    with pytest.raises(AssemblyError, match="positions"):
+        calf(language={"name": None, "architecture": GPT2, "blocks": 1}).describe(wide)
+
+
+def test_static_numbers_stay_scaled_as_they_were_trained():
+    """On other data, of one series or of larger ones, the same number means the same."""
+    model = calf()
+    model.describe(SIZED)
+    model.describe(replace(SIZED, target=["c"], static_scale={"s": [5.0, 0.0], "t": [5.0, 1.0]}))
+    assert model.config.series.target == ["c"] and model.config.series.static_scale == SIZED.static_scale
 
 
 def test_quantiles_never_cross_and_the_median_is_the_prediction():

@@ -73,9 +73,11 @@ def description_of(covariates=False, classes=False):
         target=list(COLUMNS),
         past=["p"] if covariates else [],
         known=["k"] if covariates else [],
+        static=["s"] if covariates else [],
         frequency="h",
         scale={name: [1.0 + place, 2.0] for place, name in enumerate(columns)},
         labels=LABELS if classes else [],
+        static_scale={"s": [1e6, 2e5]} if covariates else {},
     )
 
 
@@ -115,6 +117,8 @@ def batch_of(model, rows=3, missing=False, seed=1):
         batch |= {"values": values * observed, "observed": observed}
     if series.known:
         batch["known"] = torch.randn(rows, LOOK_BACK + HORIZON, len(series.known), generator=generator)
+    if series.static:
+        batch["static"] = 1e6 + 2e5 * torch.randn(rows, len(series.static), generator=generator)
     return batch
 
 

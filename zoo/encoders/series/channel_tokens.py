@@ -36,6 +36,7 @@ class ChannelTokens(nn.Module):
         self.length = length
         self.linear = nn.Linear(length, width)
         self.known: nn.Linear | None = None
+        self.static: nn.Linear | None = None
         if known_length is not None:
             self.add_known(known_length)
         self.mixer = nn.TransformerEncoderLayer(width, heads, ffn, dropout, "relu", batch_first=True)
@@ -48,16 +49,27 @@ class ChannelTokens(nn.Module):
         """
         self.known = nn.Linear(known_length, self.linear.out_features)
 
-    def forward(self, values: Tensor, targets: int | None = None, known: Tensor | None = None) -> Tensor:
+    def add_static(self, count: int) -> None:
+        """Adds the map of a series' static numbers, which together are one token.
+
+        Args:
+            count: S.
+        """
+        self.static = nn.Linear(count, self.linear.out_features)
+
+    def forward(
+        self, values: Tensor, targets: int | None = None, known: Tensor | None = None, static: Tensor | None = None
+    ) -> Tensor:
         """Windows to tokens, covariates first: a causal model behind it lets the targets see them, not the other way round only.
 
         Args:
             values: (B, L, C), targets first, then past covariates.
             targets: How many channels are targets; all if not given.
             known: (B, L + H, K), known-future covariates.
+            static: (B, S), scaled static numbers.
 
         Returns:
-            (B, K + C, D): known-future covariates, past covariates, targets.
+            (B, K + C, D): known-future covariates, past covariates, targets; with static numbers a token more, the first.
 
         Raises:
             AssemblyError: If a window has another length, or there are covariates the module has no map for.
@@ -74,4 +86,12 @@ class ChannelTokens(nn.Module):
                 wanted = "none" if self.known is None else f"{self.known.in_features} steps"
                 raise AssemblyError(f"known-future covariates of {known.shape[1]} steps were given, the model takes {wanted}")
             tokens = [self.known(known.transpose(1, 2)), *tokens]
+        if static is not None:
+            tokens = [self._static(static), *tokens]
         return self.mixer(torch.cat(tokens, 1))
+
+    def _static(self, static: Tensor) -> Tensor:
+        if self.static is None or static.shape[1] != self.static.in_features:
+            wanted = "none" if self.static is None else str(self.static.in_features)
+            raise AssemblyError(f"{static.shape[1]} static numbers were given, the model takes {wanted}")
+        return self.static(static)[:, None]

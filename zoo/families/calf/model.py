@@ -38,7 +38,8 @@ class CalfModel(SeriesModel):
     them as mixtures of principal word embeddings and runs those through the pretrained one. Both end in one head. In use the temporal
     branch alone is computed; in training mode, or with `both_branches`, the other one too.
 
-    Past covariates are further tokens, known-future ones too, from the look-back and the horizon together; both stand before the targets.
+    Past covariates are further tokens, known-future ones too, from the look-back and the horizon together, and a series' static numbers
+    are one more; all of them stand before the targets.
 
     Roles: `encoder` (channel tokens), `projector` (match with the dictionary), `adapter` (LoRA), `language` (the temporal branch's norms
     and positions, the textual branch's positions, an attention layer in their place), `frozen` (all other weights of the language
@@ -66,7 +67,7 @@ class CalfModel(SeriesModel):
         "head": ("head.",),
     }
     tasks = ("forecast", "imputation", "anomaly", "classification", "short_term")
-    uses = frozenset({"past", "known"})
+    uses = frozenset({"past", "known", "static"})
     _roles = {
         "tokens": "encoder",
         "match": "projector",
@@ -117,17 +118,22 @@ class CalfModel(SeriesModel):
             parameter.requires_grad_(self.role_of(name) != "frozen")
 
     def describe(self, description: SeriesDescription) -> None:
-        """Takes columns and scaler, and builds what depends on them: the map of known-future covariates, the head of classification.
+        """Takes columns and scaler, and builds what depends on them: the maps of known-future and static ones, the head of classification.
+
+        Static numbers stay scaled as they were when it was first trained: other series have other values, not another scale of them.
 
         Raises:
             AssemblyError: If a column's role is of no use, there are more channels than positions, or the data do not fit what is built.
         """
+        before = self.config.series
+        if before is not None and before.static and before.static == description.static:
+            description = replace(description, static_scale=before.static_scale)
         super().describe(description)
         self._fit(description)
 
     def _fit(self, description: SeriesDescription) -> None:
         channels, known = len(description.channels), len(description.known)
-        self.language.check(channels + known, "channels")
+        self.language.check(channels + known + bool(description.static), "channels")
         if known and self.config.task not in ("forecast", "short_term"):
             raise AssemblyError(f"data.series.known: {self.config.task} has no future; take {description.known[0]} out")
         if known and self.tokens.known is None:
@@ -135,8 +141,28 @@ class CalfModel(SeriesModel):
             self.tokens.to(self.device)
         elif not known and self.tokens.known is not None:
             raise AssemblyError("data.series.known: the model was trained with known-future columns; name those of this data")
+        self._fit_static(description)
         if self.config.task == "classification":
             self._fit_classes(channels, len(description.labels))
+
+    def _fit_static(self, description: SeriesDescription) -> None:
+        names, built = description.static, self.tokens.static
+        if names and self.config.task not in ("forecast", "short_term"):
+            raise AssemblyError(f"data.series.static: {self.config.task} makes no use of static numbers; take {names[0]} out")
+        for name in names:
+            if description.static_scale.get(name, [0.0, 1.0])[1] == 0:
+                raise AssemblyError(
+                    f"data.series.static: {name} is {description.static_scale[name][0]:g} in every training series, so there is nothing to "
+                    "learn from it; take it out"
+                )
+        if names and built is None:
+            self.tokens.add_static(len(names))
+            self.tokens.to(self.device)
+        elif built is not None and built.in_features != len(names):
+            raise AssemblyError(
+                f"data.series.static: the model was trained with {built.in_features} static numbers, these data name {len(names)}; name "
+                "as many"
+            )
 
     def _fit_classes(self, channels: int, classes: int) -> None:
         if classes < 2:
@@ -162,7 +188,7 @@ class CalfModel(SeriesModel):
 
         Args:
             batch: `values` (B, L, C) and, where something is missing, `observed` (B, L, C); `known` (B, L + H, K) if the model was trained
-                with known-future covariates.
+                with known-future covariates, `static` (B, S), in their own units, if with static numbers.
 
         Returns:
             `prediction` (B, H, C_target) in the scale of the batch (H = L for imputation and anomaly detection); with a quantile head
@@ -177,7 +203,7 @@ class CalfModel(SeriesModel):
         check_window(values, self.config.look_back, self.family)
         targets = values.shape[2] if self.config.series is None else len(self.config.series.target)
         values, statistics = self._normalised(values, batch.get("observed"), targets)
-        tokens = self.tokens(values, targets, self._known(batch))
+        tokens = self.tokens(values, targets, self._known(batch), self._static(batch, values))
         last, states = self._run(self.language, tokens)
         outputs = self._predict(last, statistics, targets)
         if self.text_language is not None and (self.training or self.both_branches):
@@ -193,6 +219,15 @@ class CalfModel(SeriesModel):
                 f"the model needs its known-future columns ({columns}) for the look-back and the horizon; give them"
             )
         return batch["known"]
+
+    def _static(self, batch: Mapping[str, Any], values: Tensor) -> Tensor | None:
+        """(B, S) the series' static numbers, scaled, in the type of the values."""
+        series = self.config.series
+        if self.tokens.static is None or series is None:
+            return None
+        if "static" not in batch:
+            raise AssemblyError(f"the model needs the static numbers of every series ({', '.join(series.static)}); give them")
+        return series.scaled_static(batch["static"].float()).to(values.dtype)
 
     def _normalised(self, values: Tensor, observed: Tensor | None, targets: int) -> tuple[Tensor, SeriesStatistics | None]:
         """Windows at mean 0 and deviation 1, and the targets' statistics; classification sees windows as they are."""
