@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -56,17 +57,36 @@ def _of_texts(column: pd.Series, where: str, missing: set[str], decimal: str) ->
             continue
         plain = text.replace(decimal, ".") if decimal != "." else text
         try:
-            if "_" in plain:  # Python reads 1_000 as a number, nobody else does
+            # Python reads 1_000 as a number, nobody else does; a point beside decimal commas may be meant for thousands
+            if "_" in plain or (decimal != "." and "." in text):
                 raise ValueError
             values[row] = float(plain)
         except ValueError:
-            raise DataError(_not_a_number(text, row, str(column.name), where, decimal)) from None
+            raise DataError(_not_a_number(text, row, column, where, decimal)) from None
     return values
 
 
-def _not_a_number(text: str, row: int, column: str, where: str, decimal: str) -> str:
+def _not_a_number(text: str, row: int, column: pd.Series, where: str, decimal: str) -> str:
     shown = text if len(text) <= 40 else f"{text[:40]}…"
-    hint = f"leave the column out with --ignore {column!r}, or say --missing {shown!r} if it stands for a missing value"
-    if decimal == "." and "," in text and text.replace(",", "", 1).replace("-", "").isdecimal():
-        hint = "if the comma is the decimal mark, say --decimal ,"
-    return f"{where}: row {row}, column {column!r} is {shown!r}, which is no number; {hint}"
+    hint = _of_marks(text, decimal)
+    if hint is None:
+        hint = f"leave the column out with --ignore {str(column.name)!r}, or say --missing {shown!r} if it stands for a missing value"
+        if not any(letter.isdigit() for letter in text) and column.nunique() < len(column):
+            hint += (
+                f"; if it says which series a row is of, say --id {str(column.name)!r}, and --layout long if a row holds a single value of "
+                "a channel that a column names"
+            )
+    return f"{where}: row {row}, column {str(column.name)!r} is {shown!r}, which is no number; {hint}"
+
+
+def _of_marks(text: str, decimal: str) -> str | None:
+    """What to do about a number with points and commas in it, if it is one."""
+    other = "," if decimal == "." else "."
+    thousands = re.fullmatch(rf"[+-]?[1-9]\d{{0,2}}(\{other}\d{{3}})+(\{decimal}\d*)?", text) is not None
+    fraction = re.fullmatch(rf"[+-]?\d*\{other}\d+", text) is not None
+    without = f"write the numbers without a mark between thousands (pandas: read_csv(..., thousands={other!r}), then to_csv)"
+    what = "comma" if other == "," else "point"
+    if fraction:
+        meant = f"if the {what} is the decimal mark, say --decimal {other}"
+        return f"{meant}; if it separates thousands, {without}" if thousands else meant
+    return without if thousands else None

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from modalign.zoo.errors import DataError
 
 from ..home import local_path
+from .dialect import has_decimal_commas, separator_of
 from .table_options import MISSING, Names, TableOptions, find_names
 
 if TYPE_CHECKING:
@@ -23,11 +24,11 @@ MAX_BYTES = 8 << 30
 UNNAMED = "Unnamed: "
 
 
-def read_frame(spec: str | Path, options: TableOptions) -> tuple[DataFrame, Names]:
+def read_frame(spec: str | Path, options: TableOptions) -> tuple[DataFrame, Names, str]:
     """Reads a table; columns of numbers are numbers where every cell is one, text otherwise.
 
     Returns:
-        The table, its rows numbered from 0, and which column is what.
+        The table, its rows numbered from 0, which column is what, and the decimal mark of its numbers.
 
     Raises:
         DataError: If it cannot be read, a row has too many or too few cells, or columns have no name or the same one.
@@ -36,22 +37,32 @@ def read_frame(spec: str | Path, options: TableOptions) -> tuple[DataFrame, Name
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     if path.name.lower().endswith(".parquet"):
-        frame = _parquet(path)
+        frame, decimal = _parquet(path), options.decimal
         names = find_names(list(frame.columns), options, str(path))
     else:
-        frame, names = _text(path, options)
+        frame, names, decimal = _text(path, options)
     if not len(frame):
         raise DataError(f"{path}: there is no row in it")
-    return frame, names
+    return frame, names, decimal
 
 
-def _text(path: Path, options: TableOptions) -> tuple[DataFrame, Names]:
-    import pandas as pd
-
-    delimiter = options.delimiter or ("\t" if ".tsv" in path.name.lower() else ",")
+def _text(path: Path, options: TableOptions) -> tuple[DataFrame, Names, str]:
     data = _bytes(path)
+    delimiter = options.delimiter or separator_of(path, data)
     header = _header(path, data, delimiter)
     names = find_names(header, options, str(path))
+    frame = _parsed(path, data, header, names, options, delimiter, options.decimal)
+    numbers = [name for name in (*names.channels, names.value, *names.static) if name is not None]
+    if delimiter == "," or options.decimal != "." or not has_decimal_commas(frame, numbers):
+        return frame, names, options.decimal
+    return _parsed(path, data, header, names, options, delimiter, ","), names, ","
+
+
+def _parsed(
+    path: Path, data: bytes, header: list[str], names: Names, options: TableOptions, delimiter: str, decimal: str
+) -> DataFrame:
+    import pandas as pd
+
     values = [name for name in header if name not in names.texts]
     marks = ["", *MISSING, *options.missing]
     try:
@@ -66,7 +77,7 @@ def _text(path: Path, options: TableOptions) -> tuple[DataFrame, Names]:
                 na_values=dict.fromkeys(values, marks),
                 keep_default_na=False,
                 low_memory=False,
-                decimal=options.decimal,
+                decimal=decimal,
                 skip_blank_lines=len(header) > 1,  # of a single column, a blank line is a missing value
                 **exact(pd.__version__),
             )
@@ -78,7 +89,7 @@ def _text(path: Path, options: TableOptions) -> tuple[DataFrame, Names]:
         _check_cells(path, data, delimiter, len(header))
     if not isinstance(frame.index, pd.RangeIndex):
         raise DataError(f"{path}: rows have more cells than the first line has names; name every column")
-    return frame, names
+    return frame
 
 
 def exact(version: str) -> dict[str, Any]:

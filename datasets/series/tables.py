@@ -51,7 +51,8 @@ def read_table(spec: str | Path, options: TableOptions) -> tuple[list[Series], l
     Raises:
         DataError: Naming file, series, row and column.
     """
-    frame, names = read_frame(spec, options)
+    frame, names, decimal = read_frame(spec, options)
+    commas, options = decimal != options.decimal, replace(options, decimal=decimal)
     where = str(spec)
     if names.time is None and options.time != NO_TIME:
         names = _time_by_content(frame, names, where)
@@ -62,7 +63,7 @@ def read_table(spec: str | Path, options: TableOptions) -> tuple[list[Series], l
             f"leave it out with --ignore {unnamed[0]!r}"
         )
     times, zoned = (None, None) if names.time is None else parse_times(frame[names.time], where, options.time_format)
-    notes = []
+    notes = ["numbers are read with a decimal comma"] if commas else []
     if names.time is None:
         notes.append("rows have no time (no column has the name of one, such as date, time or ds); they are taken as they come")
     columns, groups = (_long if options.layout == "long" else _wide)(frame, names, times, options, where)

@@ -170,7 +170,8 @@ DAYS = "ds,v\n2020-01-01,1\n2020-01-02,2\n2020-01-03,3\n"
         (WIDE.replace("date,a,b", "date,a"), {}, "row 0 has 3 cells, the first line 2"),
         (WIDE.replace("3,?", "3").replace("5,6.5", "5,6,5"), {}, "row 1 has 2 cells"),  # as many commas as a good table
         (WIDE.replace("a,b", "a,a"), {}, "two columns are called 'a'"),
-        (WIDE.replace(",", ";"), {}, "no ',' in the first line, but ';'; say --delimiter ';'"),
+        (WIDE.replace(",", "|"), {}, r"no ',' in the first line, but '\|'; say --delimiter '\|'"),
+        (WIDE, {"delimiter": ";"}, "no ';' in the first line, but ','; say --delimiter ','"),
         ("1.5,2\n3,4\n", {}, "the first line has numbers only"),
         ("date,a\n", {}, "there is no row in it"),
         ("", {}, "the file is empty"),
