@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_lib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from ..device import pick_device
 from ..kinds import SERIES, kind_of
 from ..parallel.rank import global_rank
 from ..series.opening import series_subject
+from ..series.table_words import table_words
 from .task import Subject
 from .tasks import TASKS, build_task
 from .vectors import Features
@@ -137,14 +138,16 @@ def evaluate(
         if kind.name == SERIES:
             settings = {key: asked.pop(key) for key in _SERIES if key in asked}
             measure = build_task(task, asked, f"--task {task}")
-            subject: Any = series_subject(loaded, model, data, settings, allow_remote, over_ranks=ranks > 1)
+            with table_words(recipe=False):
+                subject: Any = series_subject(loaded, model, data, settings, allow_remote, over_ranks=ranks > 1)
         else:
             measure = build_task(task, asked, f"--task {task}")
             open_set = partial(ShardSet, remote=remote_of(allow_remote))
             shards = open_set(data)
             features = Features(text=text_vectors(loaded.text, [shards], languages)) if cache else Features()
             subject = Subject(loaded, model, shards, data, features, num_workers, track, over_ranks=ranks > 1, open=open_set)
-        report = measure.measure(subject)
+        with table_words(recipe=False) if kind.name == SERIES else nullcontext():
+            report = measure.measure(subject)
     if global_rank() > 0:
         return
     print_report(report)

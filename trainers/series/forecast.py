@@ -19,6 +19,7 @@ from modalign.zoo.series.description import SeriesDescription
 from modalign.zoo.series.naive import naive_forecasts
 from modalign.zoo.series.predict import checked_horizon
 
+from ..console import warn
 from ..evaluation.task import MeasuringTask, Table
 from ..kinds import SERIES
 from .data import own_description, windows_of
@@ -80,9 +81,11 @@ class ForecastTask(MeasuringTask):
         windows = windows_of(subject.series, model, subject.config, part, description=description)
         seasons = self._seasons(subject.series.frequency, windows.look_back)
         metrics = self._measured(windows, description, steps, _model_forecaster(model, seasons))
-        for seed in range(self.dlinear):
-            metrics |= self._measured(windows, description, steps, self._dlinear(subject, description, seed))
-        return _report(self.name, subject, windows, metrics, model, steps, self.part)
+        alone = replace(description, past=[], known=[], static=[])  # DLinear knows no covariates
+        parts, without = self._dlinear_parts(subject, alone)
+        for seed in range(self.dlinear if parts else 0):
+            metrics |= self._measured(windows, description, steps, self._dlinear(*parts, alone, seed))
+        return _report(self.name, subject, windows, metrics, model, steps, self.part) | ({"notes": [without]} if without else {})
 
     def _seasons(self, frequency: str | None, look_back: int) -> list[int]:
         """Seasons of the seasonal naive forecast: those asked for, all of them, or those that suggest themselves."""
@@ -97,17 +100,19 @@ class ForecastTask(MeasuringTask):
     def _part(self) -> Part:
         return self.part  # type: ignore[return-value]
 
-    def _dlinear(self, subject: SeriesSubject, description: SeriesDescription, seed: int) -> Forecaster:
-        """DLinear of the targets alone: it knows no covariates."""
-        if subject.config.split == "none":
-            return lambda view: {}  # there are no training rows to fit it on
-        alone = replace(description, past=[], known=[], static=[])
+    def _dlinear_parts(self, subject: SeriesSubject, alone: SeriesDescription) -> tuple[list[WindowSet], str]:
+        """Windows DLinear is fitted on and chosen by; none where there are none, and then why its row is left out."""
+        if not self.dlinear or subject.config.split == "none":  # no training rows to fit it on
+            return [], ""
         try:
-            train, val = (
-                windows_of(subject.series, subject.model, subject.config, p, description=alone) for p in ("train", "val")
-            )
+            fit: tuple[Part, Part] = ("train", "val")
+            return [windows_of(subject.series, subject.model, subject.config, part, description=alone) for part in fit], ""
         except DataError as error:
-            raise DataError(f"{error}; or measure without a fitted DLinear: dlinear 0") from None
+            without = f"no DLinear beside the model, it is fitted on windows of train and chosen by those of val: {error}"
+            warn(without)
+            return [], without
+
+    def _dlinear(self, train: WindowSet, val: WindowSet, alone: SeriesDescription, seed: int) -> Forecaster:
         fitted, targets = fit_dlinear(train, val, alone, seed, self.dlinear_select), len(alone.target)
 
         def forecast(view: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor | None]]:

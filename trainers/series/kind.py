@@ -18,11 +18,12 @@ from modalign.zoo.losses.parts.distributed import world_size as ranks
 from modalign.zoo.metrics.forecast import ForecastMetric
 from modalign.zoo.metrics.over_ranks import summed
 
-from ..console import warn
+from ..console import console, warn
 from ..kinds import SERIES, Measure, task_of_recipe
 from ..objective import Objective
 from ..parallel.rank import global_rank
 from ..recipe import DataConfig, Recipe, StageConfig
+from .columns_line import columns_line
 from .data import config_of, describe, open_series, sources_of, tell_columns, training_names, weights_of, windows_of
 from .demonstrations import show_demonstrations
 from .passes import on_device
@@ -42,11 +43,19 @@ class SeriesKind:
         return {"mse": False, "mae": False, "accuracy": True}
 
     def start(self, model: Any, recipe: Recipe, stage: str) -> None:
-        """Fits the scaler on the training rows and tells the model its columns."""
+        """Fits the scaler on the training rows and tells the model its columns; says which they are.
+
+        Raises:
+            DataError: If the training set is measured on too, and its test part has no window.
+        """
         data = recipe.stage_data(stage)
         config = config_of(data, model.config.task)
-        sets = sources_of(training_names(data, f"stages.{stage}.data"), config, data)
+        names = training_names(data, f"stages.{stage}.data")
+        sets = sources_of(names, config, data)
         model.describe(describe(sets, config))
+        console.print(columns_line(sets[0], model.config.series, config, model.config.task))
+        if data.test in names and stage in recipe.measured() and model.config.task == "forecast":
+            windows_of(sets[names.index(data.test)], model, config, "test")  # not found out behind the training
         if getattr(model.config, "demonstrations", False) and model.config.demonstration_keys is None:
             show_demonstrations(model, sets, config, recipe.seed)
 
