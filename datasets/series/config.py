@@ -23,7 +23,8 @@ class SeriesConfig:
         split: Rows of train, val and test. Fractions `{train: 0.7, val: 0.1, test: 0.2}` of every series (train and test rounded
             down, as the usual loaders do it), dates `{val: 2017-07-01, test: 2017-11-01, end: 2018-03-01}` at which the parts begin
             (`end` may be left out), `ett_hour` or `ett_15min` for the published borders of those files (12, 4 and 4 months of 30
-            days), or `none`: every set is used whole.
+            days), or `none`: every set is used whole. With classification and short_term a series is one sample, so that neither
+            split nor few_shot, stride and val_stride have a meaning.
         stride: Steps between the starts of training windows; evaluation always takes every window.
         val_stride: The same for validation while training.
         few_shot: Train on the first so many percent of the training rows.
@@ -39,7 +40,7 @@ class SeriesConfig:
         frequency: Step between rows, as pandas writes it (`h`, `15min`, `D`); inferred if not given, checked if given.
         mask_rate: (imputation) Share of the values that are hidden.
         anomaly: (anomaly) Column that marks anomalous rows by a number above 0: no model reads it, an evaluation compares with it.
-        history: (short_term) Training cuts lie in the last `history · horizon` steps of a series.
+        history: (short_term) Training cuts lie in the last `history · horizon` steps of a series, of which there must be one.
     """
 
     target: list[str] | None = None
