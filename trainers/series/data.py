@@ -107,6 +107,7 @@ def describe(sets: Sequence[SeriesSet], config: SeriesConfig) -> SeriesDescripti
         labels,
         config.split,
         config.few_shot,
+        config.scale,
         fit_static(sets, first.static),
     )
 

@@ -84,7 +84,7 @@ class ForecastTask(MeasuringTask):
         alone = replace(description, past=[], known=[], static=[])  # DLinear knows no covariates
         parts, without = self._dlinear_parts(subject, alone)
         for seed in range(self.dlinear if parts else 0):
-            metrics |= self._measured(windows, description, steps, self._dlinear(*parts, alone, seed))
+            metrics |= self._measured(windows, description, steps, self._dlinear(parts, alone, seed))
         return _report(self.name, subject, windows, metrics, model, steps, self.part) | ({"notes": [without]} if without else {})
 
     def _seasons(self, frequency: str | None, look_back: int) -> list[int]:
@@ -112,7 +112,8 @@ class ForecastTask(MeasuringTask):
             warn(without)
             return [], without
 
-    def _dlinear(self, train: WindowSet, val: WindowSet, alone: SeriesDescription, seed: int) -> Forecaster:
+    def _dlinear(self, parts: list[WindowSet], alone: SeriesDescription, seed: int) -> Forecaster:
+        train, val = parts
         fitted, targets = fit_dlinear(train, val, alone, seed, self.dlinear_select), len(alone.target)
 
         def forecast(view: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor | None]]:

@@ -71,9 +71,8 @@ def open_for(known: SeriesDescription, data: str, tables: Mapping[str, Any], rem
 
 def config_for(known: Any, settings: Mapping[str, Any]) -> SeriesConfig:
     """How data are read and split for a model: as what it was trained on, unless settings say otherwise."""
-    unscaled = bool(known.scale) and all(pair == [0.0, 1.0] for pair in known.scale.values())
-    own = {"split": known.split, "few_shot": known.few_shot, "scale": "none" if unscaled else "standard"}
-    plain = {**own, "static": list(known.static), **settings}
+    own = {"split": known.split, "few_shot": known.few_shot, "scale": known.scaling, "static": list(known.static)}
+    plain = {**own, **settings}
     if "missing" in plain:  # a command calls the marks by this name, a recipe what is done about missing values
         plain["missing_marks"] = plain.pop("missing")
     return fill(SeriesConfig, plain, "settings of the data")

@@ -24,6 +24,7 @@ class SeriesDescription:
         labels: Names of the classes, in the order of the logits.
         split: How the data was cut into train, val and test: what an evaluation does by itself.
         few_shot: Percent of the training rows that were trained on, if not all: baselines beside the model are fitted on no more.
+        scaling: How the scaler was fitted, as `data.series.scale` says: `standard`, or `none` for a scale of 0 and 1.
         static_scale: Static number -> [mean, standard deviation] over the training series (population, ddof 0).
     """
 
@@ -36,6 +37,7 @@ class SeriesDescription:
     labels: list[str] = field(default_factory=list)
     split: str | dict[str, float | str] = "none"
     few_shot: float | None = None
+    scaling: str = "standard"
     static_scale: dict[str, list[float]] = field(default_factory=dict)
 
     @property
