@@ -62,7 +62,7 @@ def test_settings_that_cut_rows_are_refused_where_a_series_is_a_sample(request, 
 
 def test_an_evaluation_refuses_them_too(short, shops):
     run = train(load_recipe(short))
-    with pytest.raises(RecipeError, match=r"data.series.split: ett_hour has no meaning for short_term"):
+    with pytest.raises(RecipeError, match=r"--split: ett_hour has no meaning for short_term"):
         evaluate(str(run), str(shops), id="shop", ignore=["kind"], split="ett_hour", device="cpu")
     evaluate(str(run), str(shops), id="shop", ignore=["kind"], split="none", device="cpu")
 
