@@ -51,8 +51,8 @@ def pack_series(
         frequency: Step between rows as pandas writes it (h, 15min, D, MS); inferred if not given, checked if given.
         missing: Further texts that stand for a missing value, such as -9999; always: an empty cell, ?, NA, N/A, NaN, null, None.
         time_format: How times are written, e.g. %d/%m/%Y %H:%M; s, ms, us or ns for Unix time.
-        delimiter: Of a .csv, if it is not a comma.
-        decimal: Decimal mark of numbers.
+        delimiter: What separates the cells of a text table; found out if not given.
+        decimal: Decimal mark of numbers; a comma is found out where cells are separated by something else.
         samples_per_shard: Series in a tar.
 
     Raises:

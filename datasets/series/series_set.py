@@ -159,8 +159,8 @@ class SeriesSet:
             frequency: Step as pandas writes it; inferred if not given, checked if given.
             missing: Further texts that stand for a missing value, such as `-9999`.
             time_format: How times are written, as `strptime` has it, or `s`, `ms`, `us`, `ns` for Unix time.
-            delimiter: Of a .csv, if it is not a comma.
-            decimal: Decimal mark of numbers.
+            delimiter: What separates the cells of a text table; found out if not given.
+            decimal: Decimal mark of numbers; a comma is found out where cells are separated by something else.
             remote: What may be read from other machines.
 
         Raises:
