@@ -13,7 +13,7 @@ from modalign.zoo.errors import RecipeError
 from modalign.zoo.metrics.retrieval import flatten
 
 from .console import track, warn
-from .kinds import PAIRS, Measure
+from .data_kind import PAIRS, Measure
 from .languages import check_present
 from .objective import Objective
 from .parallel.rank import global_rank

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from modalign.zoo.errors import RecipeError, nearest
 
-from ..kinds import Kind
+from ..data_kind import Kind
 
 
 def check_metric(name: str | None, kind: Kind, where: str) -> str:

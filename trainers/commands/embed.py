@@ -11,9 +11,10 @@ from modalign.datasets.shards import ShardSet
 from modalign.zoo.errors import RecipeError
 
 from ..console import console, track
+from ..data_kind import PAIRS
 from ..device import pick_device
 from ..evaluation.vectors import set_vectors
-from ..kinds import PAIRS, only
+from ..kinds import only
 
 
 def embed(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from ..console import console
-from ..kinds import PAIRS, SERIES, only
+from ..data_kind import PAIRS, SERIES
+from ..kinds import only
 
 Layout = Literal["open_clip", "inference"]
 

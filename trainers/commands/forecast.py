@@ -16,8 +16,9 @@ from modalign.zoo.series.description import SeriesDescription
 from modalign.zoo.series.predict import Forecast, predict
 
 from ..console import console, print_table
+from ..data_kind import SERIES
 from ..device import pick_device
-from ..kinds import SERIES, kind_of
+from ..kinds import kind_of
 from ..series.data import columns_from, table_settings
 from ..series.forecast_plot import plot_forecast
 from ..series.forecast_table import short_rows, time_text, write_forecasts

@@ -18,7 +18,8 @@ from modalign.datasets.shards import ShardSet
 from modalign.zoo.errors import DataError, RecipeError, nearest
 
 from ..console import console, print_table, quiet_libraries
-from ..kinds import SERIES, kind_of
+from ..data_kind import SERIES
+from ..kinds import kind_of
 
 _STEP = re.compile(r"(.+):(\d+)")
 

@@ -13,9 +13,10 @@ from modalign.datasets.shards import ShardSet
 
 from ..caches import caption_field
 from ..console import print_table, track
+from ..data_kind import PAIRS
 from ..device import pick_device
 from ..evaluation.vectors import set_vectors
-from ..kinds import PAIRS, only
+from ..kinds import only
 
 
 def search(

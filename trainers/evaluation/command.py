@@ -16,8 +16,9 @@ from modalign.zoo.errors import RecipeError
 
 from ..caches import text_vectors
 from ..console import console, print_table, track
+from ..data_kind import SERIES
 from ..device import pick_device
-from ..kinds import SERIES, kind_of
+from ..kinds import kind_of
 from ..parallel.rank import global_rank
 from ..series.opening import series_subject
 from ..series.table_words import table_words

@@ -13,7 +13,8 @@ from modalign.zoo.errors import RecipeError
 from modalign.zoo.losses.parts.distributed import rank, world_size
 from modalign.zoo.metrics.over_ranks import agreed
 
-from ..kinds import PAIRS, kind_of_recipe
+from ..data_kind import PAIRS
+from ..kinds import kind_of_recipe
 from ..parallel.rank import global_rank
 from ..recipe import EvaluateConfig, Recipe
 from ..stage import Place

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from modalign.datasets.shards import ShardSet
 
-from ..kinds import PAIRS
+from ..data_kind import PAIRS
 from .texts import TextVectors
 from .vectors import Features, SetVectors, set_vectors
 

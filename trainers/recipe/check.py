@@ -74,8 +74,9 @@ def _check_evaluate(settings: EvaluateConfig, place: str) -> None:
 
 def _check_measured(recipe: Recipe, place: str) -> None:
     """The tasks are for the recipe's kind of data."""
+    from ..data_kind import SERIES
     from ..evaluation.tasks import TASKS, ordered_tasks
-    from ..kinds import SERIES, known_kind
+    from ..kinds import known_kind
 
     kind = known_kind(recipe)
     for task in ordered_tasks(recipe.evaluate) if kind is not None and recipe.evaluate is not None else ():

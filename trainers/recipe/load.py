@@ -44,7 +44,8 @@ def _fill_in(recipe: Recipe, *, measured: bool) -> None:
         recipe: The recipe.
         measured: Measure the stages that have something to be measured on.
     """
-    from ..kinds import SERIES, kind_of_recipe, task_of_recipe
+    from ..data_kind import SERIES
+    from ..kinds import kind_of_recipe, task_of_recipe
 
     kind, data = kind_of_recipe(recipe), recipe.data
     task, by_rows = task_of_recipe(recipe, kind), data.series is None or data.series.split != "none"

@@ -13,8 +13,8 @@ from torch import Tensor
 from modalign.zoo.errors import DataError, RecipeError
 from modalign.zoo.metrics.anomaly import anomaly_detection, anomaly_score
 
+from ..data_kind import SERIES
 from ..evaluation.task import MeasuringTask, Table
-from ..kinds import SERIES
 from .data import own_description
 from .imputation import check_task
 from .passes import on_device, part_of, passes

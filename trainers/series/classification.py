@@ -11,8 +11,8 @@ from torch import Tensor
 
 from modalign.zoo.metrics.over_ranks import summed
 
+from ..data_kind import SERIES
 from ..evaluation.task import MeasuringTask, Table
-from ..kinds import SERIES
 from .imputation import check_task
 from .linear_classifier import fit_linear
 from .passes import on_device, part_of, passes

@@ -20,8 +20,8 @@ from modalign.zoo.series.naive import naive_forecasts
 from modalign.zoo.series.predict import checked_horizon
 
 from ..console import warn
+from ..data_kind import SERIES
 from ..evaluation.task import MeasuringTask, Table
-from ..kinds import SERIES
 from .data import own_description, windows_of
 from .dlinear_baseline import Select, fit_dlinear
 from .seasons import seasons_of

@@ -13,8 +13,8 @@ from modalign.zoo.errors import RecipeError
 from modalign.zoo.metrics.forecast import ForecastMetric
 from modalign.zoo.series.window import filled, window_means
 
+from ..data_kind import SERIES
 from ..evaluation.task import MeasuringTask, Table
-from ..kinds import SERIES
 from .data import own_description
 from .passes import on_device, part_of, passes, row_of
 from .subject import SeriesSubject

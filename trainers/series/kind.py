@@ -19,7 +19,8 @@ from modalign.zoo.metrics.forecast import ForecastMetric
 from modalign.zoo.metrics.over_ranks import summed
 
 from ..console import console, warn
-from ..kinds import SERIES, Measure, task_of_recipe
+from ..data_kind import SERIES, Measure
+from ..kinds import task_of_recipe
 from ..objective import Objective
 from ..parallel.rank import global_rank
 from ..recipe import DataConfig, Recipe, StageConfig

@@ -15,8 +15,8 @@ from modalign.zoo.metrics.m4 import mase, mase_scale, owa, smape
 from modalign.zoo.series.naive import last_value, seasonal_naive, window_mean
 from modalign.zoo.series.naive2 import naive2
 
+from ..data_kind import SERIES
 from ..evaluation.task import MeasuringTask, Table
-from ..kinds import SERIES
 from .imputation import check_task
 from .passes import on_device, part_of, passes
 from .seasons import season_of

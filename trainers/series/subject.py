@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from modalign.datasets.series.config import SeriesConfig
 from modalign.datasets.series.series_set import SeriesSet
 
-from ..kinds import SERIES
+from ..data_kind import SERIES
 
 
 @dataclass
