@@ -15,7 +15,7 @@ import numpy as np
 
 from modalign.zoo.errors import DataError
 
-from .zones import Zoned
+from .zones import Zoned, is_zone
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,7 +100,7 @@ def _of_datetimes(column: pd.Series, where: str) -> tuple[np.ndarray, Zoned | No
     local = _microseconds(column.dt.tz_localize(None), where)
     times = _microseconds(column.dt.tz_convert("UTC").dt.tz_localize(None), where)
     name = str(column.dt.tz)
-    return times, Zoned((local - times).astype(np.int64), name if "/" in name else None)
+    return times, Zoned((local - times).astype(np.int64), name if "/" in name and is_zone(name) else None)
 
 
 def _with_offsets(times: np.ndarray, local: pd.Series, where: str) -> tuple[np.ndarray, Zoned]:

@@ -2,6 +2,7 @@
 
 import json
 
+import dateutil.tz
 import numpy as np
 import pandas as pd
 import pytest
@@ -75,6 +76,8 @@ def test_a_zone_is_found_by_its_offsets_and_only_if_its_future_is_certain():
 def test_names_of_parquet_and_formats_with_offsets():
     days = pd.Series(local("D", 200), name="ds")
     assert parse_times(days, "t")[1].name == "Europe/Berlin"
+    unnamed = days.dt.tz_convert(dateutil.tz.gettz("Europe/Berlin"))  # a zone that calls itself by its file
+    assert parse_times(unnamed, "t")[1].name is None
     texts = days.map(lambda time: time.strftime("%d.%m.%Y %H:%M %z"))
     times, zone = parse_times(texts, "t", "%d.%m.%Y %H:%M %z")
     assert np.array_equal(times, parse_times(days, "t")[0]) and np.array_equal(zone.offsets, parse_times(days, "t")[1].offsets)
