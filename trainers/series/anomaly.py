@@ -64,9 +64,10 @@ class AnomalyTask(MeasuringTask):
         train_windows, windows = (part_of(subject, part, description=description, stride=1) for part in ("train", "test"))
         train, test = (self._scores(subject, which) for which in (train_windows, windows))
         truth = _marks(subject, windows, column)
-        found = anomaly_detection(train, test, truth, self.ratio)
+        begins = np.cumsum([size + look_back - 1 for size in windows.shard_sizes[:-1]]).tolist()
+        found = anomaly_detection(train, test, truth, self.ratio, begins)
         noise = torch.rand(len(train) + len(test), generator=torch.Generator().manual_seed(0))
-        random = anomaly_detection(noise[: len(train)], noise[len(train) :], truth, self.ratio)
+        random = anomaly_detection(noise[: len(train)], noise[len(train) :], truth, self.ratio, begins)
         n = {"rows": len(test), "anomalous": int(truth.sum()), "series_without_window": len(windows.left_out)}
         settings = {"ratio": self.ratio, "look_back": look_back}
         return subject.report(self.name, n, metrics=found, baselines={"random scores": random}, settings=settings)

@@ -7,6 +7,8 @@ stretches), so the unadjusted numbers are returned beside the adjusted.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -50,19 +52,22 @@ def anomaly_threshold(train: Tensor, test: Tensor, ratio: float) -> float:
     return float(ordered[below] + (place - below) * (ordered[above] - ordered[below]))
 
 
-def point_adjusted(found: Tensor, truth: Tensor) -> Tensor:
+def point_adjusted(found: Tensor, truth: Tensor, begins: Sequence[int] = ()) -> Tensor:
     """Marks a whole stretch of anomalous steps as found if any step of it is.
 
     Args:
         found: (T,) bool, what was flagged.
         truth: (T,) bool, what is anomalous.
+        begins: First steps of further series: a stretch does not go on from one series into the next.
 
     Returns:
         (T,) bool; flags outside anomalous stretches stay as they are.
     """
     if not len(truth):
         return found.clone()
-    starts = truth & ~torch.cat([truth.new_zeros(1), truth[:-1]])
+    before = torch.cat([truth.new_zeros(1), truth[:-1]])
+    before[list(begins)] = False
+    starts = truth & ~before
     stretch = starts.cumsum(0) * truth  # 0 outside, else the number of the stretch
     hits = torch.zeros(int(stretch.max()) + 1, dtype=torch.bool, device=truth.device)
     hits[stretch[found & truth]] = True
@@ -83,7 +88,9 @@ def precision_recall_f1(found: Tensor, truth: Tensor) -> dict[str, float]:
     return {"precision": precision, "recall": recall, "f1": f1, "accuracy": float((found == truth).double().mean())}
 
 
-def anomaly_detection(train: Tensor, test: Tensor, truth: Tensor, ratio: float = 1.0) -> dict[str, float]:
+def anomaly_detection(
+    train: Tensor, test: Tensor, truth: Tensor, ratio: float = 1.0, begins: Sequence[int] = ()
+) -> dict[str, float]:
     """Precision, recall and F1 of steps whose score is above a percentile of training and test scores together, after point adjustment.
 
     Args:
@@ -91,6 +98,7 @@ def anomaly_detection(train: Tensor, test: Tensor, truth: Tensor, ratio: float =
         test: (T,) scores of the test steps.
         truth: (T,) bool or 0/1, which test steps are anomalous.
         ratio: Share of steps that are taken to be anomalous, in percent.
+        begins: First test steps of further series.
 
     Returns:
         `threshold`; `precision`, `recall`, `f1`, `accuracy` after point adjustment; the same with `unadjusted_` in front.
@@ -105,5 +113,5 @@ def anomaly_detection(train: Tensor, test: Tensor, truth: Tensor, ratio: float =
     threshold = anomaly_threshold(train, test, ratio)
     found, wrong = test > threshold, truth.bool()
     plain = precision_recall_f1(found, wrong)
-    adjusted = precision_recall_f1(point_adjusted(found, wrong), wrong)
+    adjusted = precision_recall_f1(point_adjusted(found, wrong, begins), wrong)
     return {"threshold": threshold, **adjusted, **{f"unadjusted_{name}": value for name, value in plain.items()}}

@@ -70,3 +70,13 @@ def test_errors():
         anomaly_threshold(torch.zeros(3), torch.zeros(3), 100)
     with pytest.raises(DataError, match=r"\(4,\) scores and \(5,\) labels"):
         anomaly_detection(torch.zeros(3), torch.zeros(4), torch.zeros(5))
+
+
+def test_a_stretch_ends_with_its_series():
+    truth = torch.tensor([False, True, True, True, False])
+    found = torch.tensor([False, True, False, False, False])
+    assert point_adjusted(found, truth).tolist() == [False, True, True, True, False]
+    assert point_adjusted(found, truth, [2]).tolist() == [False, True, False, False, False]
+    scores = torch.tensor([0.0, 9.0, 0.0, 0.0, 0.0])
+    both = (anomaly_detection(scores[:1], scores, truth, 10.0, begins)["recall"] for begins in ((), (2,)))
+    assert list(both) == [1.0, pytest.approx(1 / 3)]
