@@ -27,6 +27,7 @@ from ..recipe import DataConfig, Recipe, StageConfig
 from .columns_line import columns_line
 from .data import config_of, describe, open_series, sources_of, tell_columns, training_names, weights_of, windows_of
 from .demonstrations import show_demonstrations
+from .notes import tell_skipped_starts
 from .passes import on_device
 from .subject import SeriesSubject
 from .tasks import preparation
@@ -94,6 +95,8 @@ class SeriesKind:
         """The training windows in the plan's order."""
         config = config_of(data, model.config.task)
         sets = sources_of(training_names(data, f"{where}.data"), config, data)
+        for series in sets:
+            tell_skipped_starts(series, config.stride)
         sources = [windows_of(series, model, config, "train", stride=config.stride) for series in sets]
         sizes = [source.shard_sizes for source in sources]
         plan = BatchPlan(sizes, weights_of(data.train), data.batch_size, seed, data.samples_per_epoch)

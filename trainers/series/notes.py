@@ -8,6 +8,7 @@ from modalign.datasets.series.series_set import SeriesSet
 from modalign.zoo.series.description import SeriesDescription
 
 from ..console import console, warn
+from .seasons import skipped_starts
 
 _told: set[str] = set()  # training, validation and test sets are often one table, which is opened several times
 
@@ -38,3 +39,9 @@ def tell_other_step(series: SeriesSet, known: SeriesDescription) -> None:
     """Warns of another step than a model was trained on."""
     if said := other_step(series, known):
         _once(f"{said}; what is measured here is another task than the one it learnt", warn)
+
+
+def tell_skipped_starts(series: SeriesSet, stride: int) -> None:
+    """Warns of training windows that begin at some hours of the day only, or at some places of another season."""
+    if said := skipped_starts(stride, series.frequency):
+        _once(said, warn)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 from modalign.datasets.series.frequency import fixed_step
@@ -41,3 +42,22 @@ def seasons_of(frequency: str | None, look_back: int) -> list[int]:
         look_back: L, steps of the window.
     """
     return sorted({season for season in (season_of(frequency), look_back) if season is not None and 1 < season <= look_back})
+
+
+def skipped_starts(stride: int, frequency: str | None) -> str | None:
+    """Says that windows so far apart begin at some places of the season only; None if they begin at all of them.
+
+    A model that saw windows from midnight on alone, every 24 hours, is measured on those from all other hours too, and fails there.
+
+    Args:
+        stride: Steps between the starts of windows.
+        frequency: Step between rows, as pandas writes it; None where rows have no time.
+    """
+    season = season_of(frequency)
+    if season is None or (shared := math.gcd(stride, season)) == 1:
+        return None
+    near = next(other for other in range(stride + 1, stride + season + 1) if math.gcd(other, season) == 1)
+    return (
+        f"data.series.stride: windows {stride} steps apart begin at {season // shared} of the {season} places of a season only, and the "
+        f"model sees no others; take a stride without a common factor, such as {near}"
+    )

@@ -3,7 +3,7 @@
 import pytest
 
 from modalign.datasets.series.frequency import checked_frequency
-from modalign.trainers.series.seasons import season_of, seasons_of
+from modalign.trainers.series.seasons import season_of, seasons_of, skipped_starts
 
 #: step -> steps of a day, of a week or of a year, counted by hand
 SEASONS = {
@@ -62,3 +62,20 @@ def test_rows_without_time_have_no_season():
 )
 def test_seasons_that_a_window_holds(frequency, look_back, seasons):
     assert seasons_of(frequency, look_back) == seasons
+
+
+@pytest.mark.parametrize(
+    ("stride", "frequency", "places", "near"),
+    [(24, "h", 1, 25), (8, "h", 3, 11), (9, "h", 8, 11), (7, "D", 1, 8), (48, "10min", 3, 49)],
+)
+def test_strides_that_see_some_places_of_the_season_only(stride, frequency, places, near):
+    said = skipped_starts(stride, frequency)
+    season = season_of(frequency)
+    assert len({(stride * window) % season for window in range(10 * season)}) == places
+    assert f"begin at {places} of the {season} places" in said and said.endswith(f"such as {near}")
+    assert skipped_starts(near, frequency) is None
+
+
+@pytest.mark.parametrize(("stride", "frequency"), [(1, "h"), (25, "h"), (24, None), (6, "D"), (5, "17min")])
+def test_strides_that_see_all(stride, frequency):
+    assert skipped_starts(stride, frequency) is None

@@ -92,3 +92,8 @@ def test_a_table_with_semicolons_is_trained_on_measured_and_forecast(recipe, tab
     for name, history in (("a", other), ("b", table)):
         assert main(["forecast", str(run), str(history), "--out", str(tmp_path / f"{name}.csv")]) == 0
     assert (tmp_path / "a.csv").read_text() == (tmp_path / "b.csv").read_text()
+
+
+def test_a_stride_that_always_begins_at_the_same_hours(recipe, capsys):
+    train(load_recipe(recipe, {"data.series.stride": 12, "evaluate": None}))
+    assert "windows 12 steps apart begin at 2 of the 24 places of a season only" in said(capsys)
