@@ -233,7 +233,7 @@ def test_read_only_folder_is_indexed_in_the_cache(tmp_path):
     home.mkdir()
     home.chmod(0o777)
     if os.getuid() == 0:  # root may write everywhere; the test's own folders must be open to another user
-        for path in (tmp_path, *tmp_path.parents[:2]):
+        for path in (tmp_path, *tmp_path.parents[:3]):
             path.chmod(path.stat().st_mode | 0o055)
     environment = {**os.environ, "MODALIGN_HOME": str(home)}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)

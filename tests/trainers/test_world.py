@@ -30,7 +30,8 @@ def told(monkeypatch):
 
     def tell(**variables):
         for name in TOLD:
-            monkeypatch.delenv(name, raising=False)
+            monkeypatch.setenv(name, "")  # noted, so that what is set behind monkeypatch's back (MASTER_ADDR) goes afterwards
+            monkeypatch.delenv(name)
         for name, value in variables.items():
             monkeypatch.setenv(name, str(value))
 

@@ -108,7 +108,8 @@ def read_release(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise ReleaseError(
             f"{folder}: family {config.get('family')!r} is not in this zoo{nearest(str(config.get('family')), FAMILIES.names())}"
         )
-    absent = [f"config.json: {key}" for key in ("model",) if key not in config]
+    series = getattr(FAMILIES.get(config["family"]), "data_kind", "pairs") == "series"
+    absent = [f"config.json: {key}" for key in ("model", *(() if series else ("image_preprocess",))) if key not in config]
     absent += [f"release.json: {key}" for key in ("kind", "parts") if key not in release]
     if absent:
         raise ReleaseError(f"{folder}: missing entries ({', '.join(absent)}); get the release again")

@@ -73,7 +73,7 @@ def test_static_numbers_too(recipe_of, make_table, tmp_path):
         (
             {"model.look_back": 400},
             DataError,
-            "the train part has no window: a window takes 400 rows of look-back and 6 of horizon",
+            "the test part has no window: a window takes 400 rows of look-back and 6 of horizon",
         ),
         ({"data.series.frequency": "D"}, DataError, "town.csv"),
         (

@@ -14,9 +14,10 @@ TINY = {"model_type": "gpt2", "vocab_size": 64, "n_positions": 32, "n_embd": 24,
 
 @pytest.fixture(scope="module")
 def shipped():
-    """The shipped recipe of ETTh1 with a tiny language model, and its model as the stage begins."""
+    """The shipped recipe of ETTh1 with a tiny language model and the authors' schedule, and its model as the stage begins."""
     language = {"name": None, "architecture": TINY, "blocks": 2}
     small = {"model.language": language, "model.llm": "random", "model.heads": 2, "model.dictionary": 8, "model.ffn": 32}
+    small |= {"stages.forecast.schedule": "cosine_by_epoch", "stages.forecast.period": 6}
     recipe = load_recipe("calf/etth1", small)
     model = build_family(recipe.model, "model")
     model.describe(SeriesDescription(["a", "b"], scale={"a": [0.0, 1.0], "b": [0.0, 1.0]}))

@@ -95,5 +95,5 @@ def test_a_table_with_semicolons_is_trained_on_measured_and_forecast(recipe, tab
 
 
 def test_a_stride_that_always_begins_at_the_same_hours(recipe, capsys):
-    train(load_recipe(recipe, {"data.series.stride": 12, "evaluate": None}))
+    train(load_recipe(recipe, {"data.series.stride": 12, "data.batch_size": 8, "evaluate": None}))
     assert "windows 12 steps apart begin at 2 of the 24 places of a season only" in said(capsys)
