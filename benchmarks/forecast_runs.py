@@ -9,19 +9,12 @@ days. MODALIGN_DATA says where ETTh1.csv is.
 
 from __future__ import annotations
 
-import argparse
-import hashlib
 import json
-import os
-import resource
-import subprocess
-import sys
-import time
-from collections.abc import Container, Mapping
 from pathlib import Path
 from statistics import mean
 
 import yaml
+from long_runs import fill, kept
 from measure import RESULTS, where
 
 SWITCHES = ("pretrained", "random", "attention", "none")
@@ -42,53 +35,6 @@ def cases() -> dict[str, list[str]]:
                 both = ["--model.horizon", str(horizon), "--seed", str(seed)]
                 found[f"{family}-{horizon}-{seed}"] = [f"configs/{family}/etth1.yaml", *both]
     return found
-
-
-def digest(recipe: str) -> str:
-    """Of what a shipped recipe says, whatever its comments; a result belongs to it."""
-    content = yaml.safe_load((RESULTS.parents[1] / recipe).read_text(encoding="utf-8"))
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def run(name: str, arguments: list[str], folder: Path, done: Container[str] = ()) -> None:
-    """Trains one row unless it is finished; notes recipe, processor time and memory beside it."""
-    run_dir = folder / name
-    if name in done or (run_dir / "results.json").exists():
-        return
-    command = [
-        sys.executable,
-        "-m",
-        "modalign.trainers.cli",
-        "train",
-        *arguments,
-        "--run_dir",
-        str(run_dir),
-        "--trainer.progress",
-        "false",
-    ]
-    recipe = digest(arguments[0])  # before, as what it is trained with
-    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.time()
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        print(f"{name}: not finished ({done.stderr.strip().splitlines()[-1:]})", flush=True)
-        return
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cost = {
-        "recipe": recipe,
-        "cpu": where(())["cpu"],
-        "cpu_seconds": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
-        "wall_seconds": round(time.time() - started, 1),
-        "threads": os.environ.get("OMP_NUM_THREADS", "all"),
-        "peak_megabytes": peak_megabytes(run_dir),
-    }
-    (run_dir / "cost.json").write_text(json.dumps(cost))
-    print(f"{name}: {cost}", flush=True)
-
-
-def peak_megabytes(run_dir: Path) -> int | None:
-    """The stage's own note of its memory."""
-    notes = [json.loads(path.read_text()) for path in run_dir.glob("stages/*/done.json")]
-    return max((note["peak_megabytes"] for note in notes if "peak_megabytes" in note), default=None)
 
 
 def row(name: str, run_dir: Path) -> dict:
@@ -120,13 +66,6 @@ def row(name: str, run_dir: Path) -> dict:
         "baselines": {key: {k: value[k] for k in ("mse", "mae")} for key, value in report["baselines"].items()},
         **cost,
     }
-
-
-def kept(result: str, cases: Mapping[str, list[str]]) -> list[dict]:
-    """Rows of a result file whose recipe says the same today."""
-    path = RESULTS / f"{result}.json"
-    rows = json.loads(path.read_text())["rows"] if path.exists() else []
-    return [one for one in rows if one["name"] in cases and one.get("recipe") == digest(cases[one["name"]][0])]
 
 
 def collect(folder: Path) -> None:
@@ -195,19 +134,5 @@ def line(key: tuple[str, str | None], runs: list[dict]) -> str:
     )
 
 
-def main() -> None:
-    """Reads the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", type=Path)
-    parser.add_argument("--only", nargs="*", default=[])
-    parser.add_argument("--collect", action="store_true")
-    asked = parser.parse_args()
-    done = {one["name"] for one in kept("forecast_etth1", cases())}
-    for name, arguments in cases().items():
-        if not asked.collect and (not asked.only or any(text in name for text in asked.only)):
-            run(name, arguments, asked.runs, done)
-    collect(asked.runs)
-
-
 if __name__ == "__main__":
-    main()
+    fill(__doc__ or "", "forecast_etth1", cases(), collect)

@@ -5,13 +5,12 @@ As benchmarks/forecast_runs.py: finished runs and rows of the result file are ke
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from statistics import mean
 
 import yaml
-from forecast_runs import kept, run
+from long_runs import fill, kept
 from measure import RESULTS, where
 
 #: recipe -> seeds
@@ -31,6 +30,8 @@ RECIPES: dict[str, tuple[int, ...]] = {
     "fsca/beijing_pm": (0,),
     "calf/etth1_few_shot": (0, 1, 2),
     "fsca/etth1_few_shot": (0, 1, 2),
+    "calf/etth1_zero_shot": (0,),
+    "fsca/etth1_zero_shot": (0,),
 }
 #: task -> the numbers its rows show
 SHOWN = {
@@ -113,19 +114,5 @@ def collect(folder: Path) -> None:
     print(markdown(found, facts))
 
 
-def main() -> None:
-    """Reads the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", type=Path)
-    parser.add_argument("--only", nargs="*", default=[])
-    parser.add_argument("--collect", action="store_true")
-    asked = parser.parse_args()
-    done = {one["name"] for one in kept("series_recipes", cases())}
-    for name, arguments in cases().items():
-        if not asked.collect and (not asked.only or any(text in name for text in asked.only)):
-            run(name, arguments, asked.runs, done)
-    collect(asked.runs)
-
-
 if __name__ == "__main__":
-    main()
+    fill(__doc__ or "", "series_recipes", cases(), collect)
