@@ -88,6 +88,7 @@ def markdown(rows: list[dict], facts: dict) -> str:
         "All windows of the published test part, all seven columns, values scaled by the training rows: MSE and MAE, mean over the seeds,",
         "in brackets the smallest and largest MSE. Every method releases its best checkpoint on the validation part. Processor time and",
         "memory are those of training and measuring together, of the first seed. What looks back further stands in a table of its own.",
+        "The two cores had other work too, which makes processor time longer: read it as an order of magnitude.",
     ]
     for look_back in sorted({one["look_back"] for one in rows}):
         mine = [one for one in rows if one["look_back"] == look_back]

@@ -3,6 +3,7 @@
 import copy
 import csv
 import os
+import runpy
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -112,6 +113,15 @@ def recipe_of():
         }
 
     return made
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory):
+    """Two gloo ranks; `run(file, function, *arguments)` gives what the function returns on each."""
+    module = runpy.run_path(str(Path(__file__).parents[2] / "zoo" / "losses" / "conftest.py"))
+    ranks = module["Ranks"](2, tmp_path_factory.mktemp("series_ranks") / "store")
+    yield ranks
+    ranks.stop()
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import runpy
 import sys
 from pathlib import Path
 
@@ -102,14 +101,6 @@ def validate_on_rank(rank, world, release, recipe):
 
     model = zoo.load(release)
     return SeriesKind().measure(model, load_recipe(recipe), "forecast")(model)
-
-
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory):
-    module = runpy.run_path(str(Path(__file__).parents[2] / "zoo" / "losses" / "conftest.py"))
-    ranks = module["Ranks"](2, tmp_path_factory.mktemp("series_ranks") / "store")
-    yield ranks
-    ranks.stop()
 
 
 def test_two_ranks_validate_and_measure_as_one(recipe_of, table, tmp_path, pool):

@@ -1,8 +1,5 @@
 """Every task of time series over two ranks gives what one process gives."""
 
-import runpy
-from pathlib import Path
-
 import pytest
 
 from modalign import zoo
@@ -18,14 +15,6 @@ TOLD = {
     "classification": ({"id": "shop", "label": "kind"}, {}),
     "short_term": ({"id": "shop", "ignore": ["kind"]}, {}),
 }
-
-
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory):
-    module = runpy.run_path(str(Path(__file__).parents[2] / "zoo" / "losses" / "conftest.py"))
-    ranks = module["Ranks"](2, tmp_path_factory.mktemp("series_task_ranks") / "store")
-    yield ranks
-    ranks.stop()
 
 
 def table_for(task, make_table, folder):
