@@ -18,21 +18,7 @@ CELL, MARGIN, FONT_SIZE, LINES = 190, 8, 13, 4
 _LINE = FONT_SIZE + 5
 # tried first, if installed: wide coverage, one look
 _PREFERRED = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "NotoSansCJK-Regular.ttc", "NotoSansDevanagari-Regular.ttf")
-_IGNORED_NAMES = (
-    "Math",
-    "Symbol",
-    "Sym",
-    "cmr",
-    "cmsy",
-    "cmmi",
-    "cmex",
-    "STIX",
-    "Bold",
-    "Italic",
-    "Oblique",
-    "Emoji",
-    "LastResort",
-)
+_IGNORED_NAMES = ("Math", "Sym", "cmr", "cmsy", "cmmi", "cmex", "STIX", "Bold", "Italic", "Oblique", "Emoji", "LastResort")
 
 
 def sheet_path(out: str, default: str) -> Path:
@@ -55,7 +41,13 @@ def sheet_path(out: str, default: str) -> Path:
 
 
 def contact_sheet(
-    images: Sequence[Image.Image], captions: Sequence[str], out: str | Path, title: str = "", columns: int = 0
+    images: Sequence[Image.Image],
+    captions: Sequence[str],
+    out: str | Path,
+    title: str = "",
+    columns: int = 0,
+    *,
+    cell: int = CELL,
 ) -> Path:
     """Draws pictures in a grid with a caption under each, and writes it as PNG.
 
@@ -68,6 +60,7 @@ def contact_sheet(
         out: Path of the PNG; its folder is made.
         title: Drawn on top.
         columns: Pictures per row; 0 = by their number.
+        cell: Width and height of the space for a picture, in pixels.
 
     Returns:
         The path written.
@@ -78,20 +71,20 @@ def contact_sheet(
         raise ValueError(f"{len(images)} images but {len(captions)} captions")
     columns = columns or max(1, min(len(images), 4 if len(images) <= 16 else 6))
     rows = -(-len(images) // columns)
-    step_x, step_y = CELL + MARGIN, CELL + LINES * _LINE + MARGIN
+    step_x, step_y = cell + MARGIN, cell + LINES * _LINE + MARGIN
     head = _LINE * 2 if title else MARGIN
     without_font = missing_glyphs("".join([title, *captions]))
     foot = _LINE + MARGIN if without_font else 0
     sheet = Image.new("RGB", (columns * step_x + MARGIN, head + rows * step_y + foot), "white")
     draw = ImageDraw.Draw(sheet)
     if title:
-        _draw_line(draw, (MARGIN, MARGIN), fit(title, 1, sheet.width - 2 * MARGIN)[0], "black")
+        draw_line(draw, (MARGIN, MARGIN), fit(title, 1, sheet.width - 2 * MARGIN)[0], "black")
     for number, (image, caption) in enumerate(zip(images, captions, strict=True)):
         left, top = MARGIN + number % columns * step_x, head + number // columns * step_y
-        _draw_cell(sheet, draw, image, caption, left, top)
+        _draw_cell(sheet, draw, image, caption, (left, top), cell)
     if foot:
         note = f"No installed font has {len(without_font)} of the characters; they are shown as code points."
-        _draw_line(draw, (MARGIN, sheet.height - foot), note, "firebrick")
+        draw_line(draw, (MARGIN, sheet.height - foot), note, "firebrick")
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(out, "PNG")
@@ -109,40 +102,45 @@ def fit(text: str, lines: int, width: int = CELL) -> list[str]:
     wrapped: list[str] = [""]
     for word in shown.split(" "):
         longer = f"{wrapped[-1]} {word}".strip()
-        if _width(longer) <= width:
+        if line_width(longer) <= width:
             wrapped[-1] = longer
             continue
         if wrapped[-1]:
             wrapped.append("")
-        while _width(word) > width:  # a word (or a text without spaces) that is wider than a line
-            cut = next((n for n in range(len(word) - 1, 0, -1) if _width(word[:n]) <= width), 1)
+        while line_width(word) > width:  # a word (or a text without spaces) that is wider than a line
+            cut = next((n for n in range(len(word) - 1, 0, -1) if line_width(word[:n]) <= width), 1)
             wrapped[-1], word = word[:cut], word[cut:]
             wrapped.append("")
         wrapped[-1] = word
     if len(wrapped) > lines:
         last = wrapped[lines - 1]
-        while last and _width(last + "…") > width:
+        while last and line_width(last + "…") > width:
             last = last[:-1]
         wrapped = [*wrapped[: lines - 1], last.rstrip() + "…"]
     return wrapped
 
 
-def _draw_cell(sheet: Image.Image, draw: ImageDraw.ImageDraw, image: Image.Image, caption: str, left: int, top: int) -> None:
-    scale = min(CELL / image.width, CELL / image.height, 4.0)
+def _draw_cell(
+    sheet: Image.Image, draw: ImageDraw.ImageDraw, image: Image.Image, caption: str, place: tuple[int, int], cell: int
+) -> None:
+    left, top = place
+    scale = min(cell / image.width, cell / image.height, 4.0)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    sheet.paste(image.convert("RGB").resize(size), (left + (CELL - size[0]) // 2, top + (CELL - size[1]) // 2))
-    for number, line in enumerate(fit(caption, LINES)):
-        _draw_line(draw, (left, top + CELL + 2 + number * _LINE), line, "black")
+    sheet.paste(image.convert("RGB").resize(size), (left + (cell - size[0]) // 2, top + (cell - size[1]) // 2))
+    for number, line in enumerate(fit(caption, LINES, cell)):
+        draw_line(draw, (left, top + cell + 2 + number * _LINE), line, "black")
 
 
-def _draw_line(draw: ImageDraw.ImageDraw, place: tuple[int, int], line: str, color: str) -> None:
+def draw_line(draw: ImageDraw.ImageDraw, place: tuple[int, int], line: str, color: str) -> None:
+    """Draws one line of text, its left upper corner at ``place``; every run of it in a font that has its characters."""
     left, top = place
     for piece, font in _pieces(line):
         draw.text((left, top), piece, fill=color, font=font)
         left += round(font.getlength(piece))
 
 
-def _width(line: str) -> float:
+def line_width(line: str) -> float:
+    """Returns how wide a line of text is drawn, in pixels."""
     return sum(font.getlength(piece) for piece, font in _pieces(line))
 
 

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import itertools
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from modalign.zoo.errors import DataError
 
 from ..decoding.sample import Sample, decode_sample
+from ..dialogue import AudioPart, BoxPart, Dialogue, ImagePart, Part, SchemaError, SpanPart, TextPart, dialogue_of, fields_of
 from ..loading.order import permutation
+from ..packing.annotated import CONVERSATION, GROUNDING
 from ..remote.access import remote_of
 from ..series.sketch import described, sketch
 from ..series.stored import TASK as SERIES
 from ..series.stored import checked_series
 from ..shards.shard_set import RawSample, ShardSet
-from .sheet import contact_sheet, sheet_path
+from .boxes import Label, labels_of, with_boxes
+from .sheet import CELL, contact_sheet, sheet_path
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+WIDE_CELL = 380  # with boxes and conversations there is more to read
+_PRINTED = 400  # letters of a conversation on the console
 
 
 def show(
@@ -26,6 +38,8 @@ def show(
     allow_remote: list[str] | None = None,
 ) -> None:
     """Draws samples with their captions on a contact sheet and prints the captions.
+
+    Boxes are drawn into the pictures, with their phrases or categories; below a picture with a conversation stand its first words.
 
     Args:
         shards: The folder of shards.
@@ -56,15 +70,90 @@ def show(
     if not samples:
         known = ", ".join(source.manifest.schema.get("languages", {}))
         raise DataError(f"{source.folder}: no sample has a caption in {lang!r}; languages: {known}")
-    for sample in samples:
-        if not sample.images:
-            raise DataError(f"{source.folder}: sample {sample.key!r} has no image to show")
-    captions = [_caption(sample, lang) for sample in samples]
+    try:
+        drawn = [_drawn(sample, lang, source.manifest.task) for sample in samples]
+    except DataError as error:
+        raise DataError(f"{source.folder}: {error}") from error
     title = f"{source.folder.name}: {len(samples)} of {len(source)} samples"
-    path = contact_sheet([sample.images[0] for sample in samples], captions, sheet, title)
-    for sample, caption in zip(samples, captions, strict=True):
-        print(f"{sample.key}: {caption}")
+    cell = WIDE_CELL if any(one.annotated for one in drawn) else CELL
+    path = contact_sheet([one.picture for one in drawn], [one.caption for one in drawn], sheet, title, cell=cell)
+    for sample, one in zip(samples, drawn, strict=True):
+        print(f"{sample.key}: {one.caption if len(one.caption) <= _PRINTED else one.caption[:_PRINTED] + '…'}")
     print(f"written: {path}")
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A sample as it goes onto the sheet."""
+
+    picture: Image.Image
+    caption: str
+    annotated: bool = False
+
+
+def _drawn(sample: Sample, lang: str, task: str) -> _Drawn:
+    """A plain pair as it is; with annotations all pictures, the boxes in them, and what is said."""
+    dialogue, labels = _annotations(sample, task)
+    if not sample.images and dialogue is None:
+        raise DataError(f"sample {sample.key!r} has no image to show")
+    caption = said(dialogue) if dialogue else _caption(sample, lang) or _answers(sample) or _names(labels)
+    if not labels and dialogue is None:
+        return _Drawn(sample.images[0], caption)
+    if not sample.images:
+        return _Drawn(_nothing(), caption, True)
+    picture, hidden = with_boxes(sample.images, labels, WIDE_CELL)
+    return _Drawn(picture, f"({hidden} of {len(labels)} labels hidden) {caption}" if hidden else caption, True)
+
+
+def _annotations(sample: Sample, task: str) -> tuple[Dialogue | None, list[Label]]:
+    """Conversation and boxes. In shards of pairs a field of such a name may be anything, so there it need not follow the schema."""
+    try:
+        dialogue = dialogue_of(sample, answered=False)
+        return dialogue, labels_of(sample, dialogue)
+    except SchemaError:
+        if task in (CONVERSATION, GROUNDING):
+            raise
+        return None, []
+
+
+def _nothing() -> Image.Image:
+    """In the place of a picture where a conversation has none."""
+    from PIL import Image
+
+    return Image.new("RGB", (WIDE_CELL, WIDE_CELL // 4), "#eeeeee")
+
+
+def said(dialogue: Dialogue) -> str:
+    """Returns a conversation in one line, media and boxes as marks: ``user: [image] What is [box 1]? assistant: a hat``.
+
+    Args:
+        dialogue: The conversation.
+    """
+    boxes = itertools.count(1)
+    parts = [part for turn in dialogue.turns for part in turn.parts]
+    several = {type(part) for part in parts if not isinstance(part, TextPart | BoxPart | SpanPart) and part.index}
+    turns = [f"{turn.role}: " + " ".join(_part(part, boxes, several).strip() for part in turn.parts) for turn in dialogue.turns]
+    return " ".join(" ".join(turns).split())
+
+
+def _part(part: Part, boxes: Iterator[int], several: Collection[object]) -> str:
+    if isinstance(part, TextPart):
+        return part.text
+    if isinstance(part, BoxPart):
+        return f"[box {next(boxes)}]"
+    if isinstance(part, SpanPart):
+        return f"[{part.start:g}-{part.end:g} s]"
+    kind = "image" if isinstance(part, ImagePart) else "audio" if isinstance(part, AudioPart) else "video"
+    return f"[{kind} {part.index}]" if type(part) in several else f"[{kind}]"
+
+
+def _names(labels: list[Label]) -> str:
+    return "; ".join(label.text for label in labels if label.text)
+
+
+def _answers(sample: Sample) -> str:
+    document = fields_of(sample)
+    return "; ".join(f"{name}: {answer}" for name, answer in document.fields.items()) if document else ""
 
 
 def _sketched(raw: RawSample, sample: Sample) -> Sample:

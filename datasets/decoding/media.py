@@ -10,7 +10,8 @@ MEDIA: dict[str, frozenset[str]] = {
     "audio": frozenset({"wav", "flac"}),
     "series": frozenset({"npy"}),
 }
-# task -> fields every sample must have (a medium's name stands for any of its extensions)
+# task -> fields every sample must have (a medium's name stands for any of its extensions); what "conversation" and "grounding" must
+# have stands in their JSON and is checked by datasets/dialogue: conversations can do without any medium
 REQUIRED: dict[str, tuple[str, ...]] = {
     "image-text": ("image", "txt"),
     "audio-text": ("audio", "txt"),
