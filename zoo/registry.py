@@ -87,6 +87,16 @@ PROJECTORS = Registry(
         "residual_mlp": "projectors.residual_mlp:ResidualMlpProjector",
         "proclip": "projectors.residual_mlp:ProClipProjector",
         "llm2clip": "projectors.residual_mlp:Llm2ClipProjector",
+        "identity": "projectors.identity:IdentityProjector",
+        "mlp_residual": "projectors.mlp_residual:MlpResidualProjector",
+        "pooler": "projectors.pooler:PoolerProjector",
+        "spatial_pool": "projectors.spatial_pool:SpatialPoolProjector",
+        "pixel_shuffle": "projectors.pixel_shuffle:PixelShuffleProjector",
+        "perceiver": "projectors.perceiver:PerceiverProjector",
+        "honeybee_resampler": "projectors.honeybee_resampler:HoneybeeResampler",
+        "q_former": "projectors.q_former:QFormerProjector",
+        "c_abstractor": "projectors.c_abstractor:CAbstractor",
+        "d_abstractor": "projectors.d_abstractor:DAbstractor",
     },
 )
 LOSSES = Registry(
@@ -104,6 +114,7 @@ LOSSES = Registry(
         "long_clip": "losses.long_clip:LongClipLoss",
         "matryoshka": "losses.matryoshka:MatryoshkaLoss",
         "caption": "losses.caption:CaptionLoss",
+        "next_token": "losses.next_token:NextTokenLoss",
         "logit_distillation": "losses.logit_distillation:LogitDistillation",
         "ensemble_distillation": "losses.ensemble_distillation:EnsembleDistillation",
         "feature_distillation": "losses.feature_distillation:FeatureDistillation",
@@ -143,6 +154,17 @@ METRICS = Registry(
         "mase": "metrics.m4:mase",
         "owa": "metrics.m4:owa",
         "anomaly": "metrics.anomaly:anomaly_detection",
+        "captions": "metrics.captions:caption_scores",
+        "bleu": "metrics.text.bleu:bleu",
+        "cider": "metrics.text.cider:cider",
+        "rouge_l": "metrics.text.rouge:rouge_l",
+        "grounding": "metrics.grounding:grounding_scores",
+        "grounding_baselines": "metrics.grounding_baselines:grounding_baselines",
+        "pope": "metrics.pope:pope_scores",
+        "exact_match": "metrics.vqa:exact_match",
+        "vqa_accuracy": "metrics.vqa:vqa_accuracy",
+        "anls": "metrics.vqa:anls",
+        "token_f1": "metrics.vqa:token_f1",
     },
 )
 FAMILIES = Registry(
@@ -159,6 +181,11 @@ FAMILIES = Registry(
         "dlinear": "families.dlinear.model:DLinearModel",
         "patchtst": "families.patchtst.model:PatchTstModel",
         "fsca": "families.fsca.model:FscaModel",
+        "llava": "families.llava.model:LlavaModel",
+        "llava_next": "families.llava_next.model:LlavaNextModel",
+        "llava_onevision": "families.llava_onevision.model:LlavaOnevisionModel",
+        "vpp_llava": "families.vpp_llava.model:VppLlavaModel",
+        "aligngpt": "families.aligngpt.model:AlignGptModel",
     },
 )
 #: MODALITY.KIND; which kind a name or folder is of is found from its files (`zoo/encoders/image/build.py`)
@@ -172,5 +199,15 @@ ENCODERS = Registry(
         "text.transformers": "encoders.text.embedder:TextEmbedder",
         "text.sentence_transformers": "encoders.text.sentence_embedder:SentenceEmbedder",
         "text.open_clip": "encoders.text.open_clip:OpenClipTextEncoder",
+    },
+)
+#: what a method adds to a stack (`zoo/stack/hooks.py`)
+HOOKS = Registry(
+    "hook",
+    "modalign.hooks",
+    {
+        "vpp_global": "stack.methods.vpp_global:VppGlobal",
+        "vpp_local": "stack.methods.vpp_local:VppLocal",
+        "alignment_levels": "stack.methods.alignment_levels:AlignmentLevels",
     },
 )

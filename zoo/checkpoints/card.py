@@ -7,7 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..names import public_source
-from . import card_series
+from . import card_dialogue, card_pairs, card_series
+
+#: what is particular to models of each kind of data
+_PARTS = {"pairs": card_pairs, "series": card_series, "dialogue": card_dialogue}
 
 
 def model_card(
@@ -31,8 +34,8 @@ def model_card(
     sources = {part: public_source(name) for part, name in model.sources().items()}
     started = [public_source(name) for name in started_from]
     bases = [name.partition(":")[2] for name in [*started, *sources.values()] if name.startswith("hf:")]
-    series = getattr(model, "data_kind", "pairs") == "series"
-    pipeline, tags = card_series.TAGS if series else ("zero-shot-image-classification", ("image-text-retrieval",))
+    part: Any = _PARTS[getattr(model, "data_kind", "pairs")]
+    pipeline, tags = part.TAGS
     front = ModelCardData(
         library_name="modalign",
         pipeline_tag=pipeline,
@@ -47,52 +50,23 @@ def model_card(
     lines = [
         f"---\n{front.to_yaml()}\n---",
         f"# {_one_line(title) or model.family}",
-        f"A model of the family `{model.family}`, {count / 1e6:.1f} M parameters, {_about(model, series)}",
+        f"A model of the family `{model.family}`, {count / 1e6:.1f} M parameters, {part.about(model)}",
         f"## Parts\n{parts}",
-        f"## Use\n{card_series.use(model) if series else _USE}",
-        f"## Evaluation\n{_evaluation(evaluation, series)}",
-        f"## Intended use and limits\n{card_series.LIMITS if series else _LIMITS}{_trained_on(data)}",
+        f"## Use\n{part.use(model)}",
+        f"## Evaluation\n{_evaluation(evaluation, part)}",
+        f"## Intended use and limits\n{part.LIMITS}{_trained_on(data)}",
     ]
     return "\n\n".join(lines) + "\n"
 
 
-_USE = (
-    '```python\nfrom modalign import zoo\n\nmodel = zoo.load("PATH")  # this folder\n'
-    "images = model.encode_image([picture])   # PIL pictures -> unit vectors\n"
-    'texts = model.encode_text(["a red apple"])\nscores = texts @ images.T\n```'
-)
-
-
-def _about(model: Any, series: bool) -> str:
-    return card_series.about(model) if series else f"joint space of width {model.config.embed_dim}."
-
-
-def _evaluation(evaluation: Mapping[str, Any] | None, series: bool) -> str:
+def _evaluation(evaluation: Mapping[str, Any] | None, part: Any) -> str:
     if not evaluation:
         return "Not evaluated when this release was written."
-    if series:
-        return card_series.evaluation({**evaluation, "data": _shown(evaluation["data"])})
-    if evaluation.get("task", "retrieval") != "retrieval":  # the table below is of retrieval
-        return "Not evaluated when this release was written."
-    rows = ["| language | text→image R@1 | R@5 | R@10 | image→text R@1 | R@5 | R@10 |", "|---|---|---|---|---|---|---|"]
-    for name, table in {**evaluation.get("by_language", {}), "mean": evaluation["metrics"]}.items():
-        cells = [f"{table[way][k]:.1f}" for way in ("text_to_image", "image_to_text") for k in ("R@1", "R@5", "R@10")]
-        rows.append(f"| {name} | " + " | ".join(cells) + " |")
-    n = evaluation["n"]
-    first = " (the first of each language)" if evaluation.get("settings", {}).get("first_caption") else ""
-    about = f"Retrieval in percent over {n['images']} pictures and {n['texts']} captions{first} of `{_shown(evaluation['data'])}`"
-    chance = evaluation["baselines"]["chance"]["text_to_image"]["R@10"]
-    return f"{about}; chance is R@10 {chance:.1f} (text→image).\n\n" + "\n".join(rows)
+    return str(part.evaluation({**evaluation, "data": _shown(evaluation["data"])}))
 
 
 def _shown(data: str) -> str:
     return public_source(str(data)).removeprefix("local-dir:")
-
-
-_LIMITS = (
-    "Retrieval and ranking of pictures by text within the kind of data it was trained on. "
-    "It was not tested for fairness, safety or use on people; scores outside its data are unknown."
-)
 
 
 def _trained_on(data: Mapping[str, str] | None) -> str:

@@ -1,4 +1,4 @@
-"""From a name to the folder of a release, or to an open_clip checkpoint; and what a release says of itself."""
+"""From a name to the folder of a release, or to a checkpoint of open_clip or LLaVA; and what a release says of itself."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import ReleaseError, nearest
 from ..names import local_folder, parse_name
 from ..registry import FAMILIES
+from .llava.folder import is_llava_folder
 from .open_clip import is_open_clip_folder
 
 FORMAT = "modalign-release/1"
@@ -24,22 +25,25 @@ class Found:
     """What a name stands for.
 
     Attributes:
-        folder: Of a release; None for an open_clip checkpoint.
-        open_clip: Name of an open_clip checkpoint; None for a release.
+        folder: Of a release; None for a checkpoint of others.
+        open_clip: Name of an open_clip checkpoint.
+        llava: Name of a LLaVA folder of transformers.
     """
 
     folder: Path | None = None
     open_clip: str | None = None
+    llava: str | None = None
 
 
 def locate(name: str | Path) -> Found:
-    """Finds a release or an open_clip checkpoint, by the files that are there.
+    """Finds a release or a checkpoint of open_clip or LLaVA, by the files that are there.
 
     Args:
-        name: A release, a run folder (its `release/`), a folder in open_clip's layout, or a name of the grammar.
+        name: A release, a run folder (its `release/`), a folder in the layout of open_clip or of transformers' LLaVA models, or a name
+            of the grammar.
 
     Raises:
-        ReleaseError: If there is neither; the message says what was looked for.
+        ReleaseError: If there is none; the message says what was looked for.
     """
     text = str(name)
     if not Path(text).is_dir() and Path(text).exists():
@@ -52,14 +56,26 @@ def locate(name: str | Path) -> Found:
             return Found(folder=candidate)
     if is_open_clip_folder(folder):
         return Found(open_clip=text if text.startswith("hf:") else f"local-dir:{folder}")
+    if is_llava_folder(folder):
+        return Found(llava=text if text.startswith("hf:") else f"local-dir:{folder}")
     raise ReleaseError(
         f"{text} holds neither release.json nor release/release.json: is the run finished? (modalign train continues it); "
-        "there is no open_clip_config.json either"
+        f"there is no open_clip_config.json either, and no config.json of a LLaVA that transformers has{_original(folder)}"
     )
 
 
+def _original(folder: Path) -> str:
+    """A hint where a folder is in the layout of the original LLaVA code."""
+    marks = ("mm_projector.bin", "non_lora_trainables.bin")
+    config = folder / "config.json"
+    found = any((folder / name).is_file() for name in marks) or (
+        config.is_file() and "mm_vision_tower" in config.read_text("utf-8")
+    )
+    return "; it is a folder of the original LLaVA code: modalign convert makes a release of it" if found else ""
+
+
 def find_release(name: str | Path) -> Path:
-    """The release folder that a name stands for; for an open_clip checkpoint a small release that refers to it.
+    """The release folder that a name stands for; for a checkpoint of others a small release that refers to it.
 
     Raises:
         ReleaseError: If there is none; see `locate`.
@@ -69,7 +85,7 @@ def find_release(name: str | Path) -> Path:
         return found.folder
     from .stand_in import stand_in
 
-    return stand_in(str(found.open_clip))
+    return stand_in(found)
 
 
 def _named_folder(text: str) -> Path:

@@ -107,10 +107,11 @@ def _dump(path: Path, values: Any) -> None:
 
 
 def load(name: str | Path, device: str | torch.device = "cpu") -> Any:
-    """Loads a model for use: `encode_image`, `encode_text`.
+    """Loads a model for use: `encode_image`, `encode_text`, `answer`, `forward`.
 
     Args:
-        name: A release or run folder, `asset:NAME`, `hf:ORG/NAME`, `open_clip:MODEL/TAG`, or a folder in open_clip's layout.
+        name: A release or run folder, `asset:NAME`, `hf:ORG/NAME`, `open_clip:MODEL/TAG`, or a folder in the layout of open_clip or of
+            transformers' LLaVA models.
         device: Where to put it.
 
     Returns:
@@ -123,9 +124,9 @@ def load(name: str | Path, device: str | torch.device = "cpu") -> Any:
         raise ReleaseError(f"device {device}: this machine has no GPU that torch can use; take device cpu")
     found = locate(name)
     if found.folder is None:
-        from .open_clip_load import load_open_clip
+        from .stand_in import load_other
 
-        return load_open_clip(str(found.open_clip)).to(device).eval()
+        return load_other(found).to(device).eval()
     config, release = read_release(found.folder)
     model = _build(found.folder, config)
     _check_activation(model, release, found.folder)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -48,3 +48,35 @@ def leave_to_store(user: nn.Module, names: list[str]) -> None:
 
     user.register_state_dict_post_hook(drop)
     user.register_load_state_dict_pre_hook(keep)
+
+
+def leave_all_but(user: nn.Module, kept: Callable[[str], bool]) -> None:
+    """Takes everything out of the state of a network, whose store saves and loads it, but what is its own.
+
+    By names as they are when a state is made or loaded, so that adapters may be put in or merged in between.
+
+    Args:
+        user: The network; its parameters stay where they are in it.
+        kept: Whether a name in it is its own.
+    """
+
+    def drop(module: nn.Module, state: dict[str, Any], prefix: str, __: Any) -> None:
+        for name in [name for name in state if name.startswith(prefix) and not kept(name.removeprefix(prefix))]:
+            state.pop(name)
+
+    def keep(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+        for name, tensor in _saved(module):
+            if not kept(name):
+                state.setdefault(prefix + name, tensor.detach())
+
+    user.register_state_dict_post_hook(drop)
+    user.register_load_state_dict_pre_hook(keep)
+
+
+def _saved(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Everything of a module that its state holds, tied parameters under each of their names."""
+    yield from module.named_parameters(remove_duplicate=False)
+    for place, part in module.named_modules():
+        for name, buffer in part.named_buffers(recurse=False):
+            if name not in part._non_persistent_buffers_set:
+                yield (f"{place}.{name}" if place else name), buffer

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -54,7 +54,27 @@ class LanguageModelConfig:
         return self.name or f"an architecture of type {self.architecture.get('model_type')!r}"
 
 
-def read_config(config: LanguageModelConfig, folder: Path | None = None) -> Any:
+class NamedModel(Protocol):
+    """What is read of settings that say which language model is meant."""
+
+    @property
+    def name(self) -> str | None:
+        """Of the name grammar."""
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """Instead of a name."""
+
+    @property
+    def blocks(self) -> int | None:
+        """How many of the first blocks; None is all."""
+
+    @property
+    def shown(self) -> str:
+        """What messages call it."""
+
+
+def read_config(config: NamedModel, folder: Path | None = None) -> Any:
     """The transformers configuration, cut to its first N blocks.
 
     Args:
@@ -96,7 +116,7 @@ def _from_values(values: dict[str, Any]) -> Any:
 
 
 @contextmanager
-def _said(config: LanguageModelConfig, own: bool) -> Iterator[None]:
+def _said(config: NamedModel, own: bool) -> Iterator[None]:
     """Says in one sentence that transformers cannot build something of a configuration: the recipe's `own`, or that of a folder."""
     from huggingface_hub.errors import StrictDataclassError
 
@@ -109,45 +129,49 @@ def _said(config: LanguageModelConfig, own: bool) -> Iterator[None]:
         raise ReleaseError(f"{config.shown}: its configuration cannot be used ({reason}); get the folder again") from error
 
 
-def _cut(found: Any, config: LanguageModelConfig) -> Any:
+def _cut(found: Any, config: NamedModel) -> Any:
     """Lowers the number of blocks, and shortens lists that hold one entry per block."""
     have = found.num_hidden_layers
+    found.use_cache = False  # states of whole sequences are wanted, never a cache to go on from
+    if config.blocks is None:
+        return found
     if config.blocks > have:
         raise AssemblyError(f"model.language.blocks: {config.blocks}, but {config.shown} has {have}; take {have} or fewer")
     per_block = {k: v for k, v in found.to_dict().items() if isinstance(v, list) and len(v) == have and "layer" in k}
     found.num_hidden_layers = config.blocks
     for key, value in per_block.items():
         setattr(found, key, value[: config.blocks])
-    found.use_cache = False  # states of whole sequences are wanted, never a cache to go on from
     if getattr(found, "layerdrop", 0.0):
         found.layerdrop = 0.0  # a block that is left out would leave a state out
     return found
 
 
-def load_decoder(config: LanguageModelConfig, hf_config: Any, *, pretrained: bool) -> Any:
-    """The body of the model (no output layer): float32, on the CPU, with its token table.
+def load_decoder(config: NamedModel, hf_config: Any, *, pretrained: bool, head: bool = False) -> Any:
+    """The body of the model: float32, on the CPU, with its token table.
 
     Args:
         config: Which model.
         hf_config: Its configuration from `read_config`.
         pretrained: Read its weights; False starts from random ones.
+        head: With its output layer.
 
     Raises:
         RecipeError: If weights are asked of an architecture without a name, or the architecture cannot be built.
         ReleaseError: If a weight is missing or damaged.
     """
-    from transformers import AutoModel
+    from transformers import AutoModel, AutoModelForCausalLM
 
+    auto: Any = AutoModelForCausalLM if head else AutoModel
     if not pretrained:
         with _said(config, bool(config.architecture)):
-            return AutoModel.from_config(hf_config, dtype=torch.float32, trust_remote_code=False)
+            return auto.from_config(hf_config, dtype=torch.float32, trust_remote_code=False)
     if config.name is None:
         raise RecipeError(
             "model.llm: pretrained needs model.language.name; an architecture alone has random weights (llm: random)"
         )
     folder = trusted_source(config.name).with_weights(WEIGHTS).files()
     with _without_report():
-        return load_checked(AutoModel, folder, config.name, {"config": hf_config})
+        return load_checked(auto, folder, config.name, {"config": hf_config})
 
 
 @contextmanager

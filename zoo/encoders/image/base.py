@@ -10,6 +10,7 @@ What the trainers use: `preprocess` (in data workers), `pooled` and `forward` (o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,10 @@ class ImageEncoder(nn.Module):
         width: D of the pooled vector.
         token_width: D of the tokens; some networks pool through a wider layer.
         preprocess: What turns pictures into its input; saved with it.
+        prefix_tokens: How many of the tokens stand in front of those of the picture's grid: class tokens, registers.
     """
 
+    prefix_tokens: int = 0
     width: int
     token_width: int
     preprocess: ImagePreprocess
@@ -90,15 +93,62 @@ class ImageEncoder(nn.Module):
         """(B, 3, H, W) uint8 -> token features (B, V, token_width)."""
         raise NotImplementedError
 
+    def tokens_of(self, images: Tensor, layer: int | None = None) -> Tensor:
+        """Normalised pictures (B, 3, H, W) -> token features (B, prefix + V, token_width), of the output or of one layer.
+
+        Args:
+            images: The pictures, as `normalise` gives them.
+            layer: As transformers numbers hidden states: 0 enters the first block, -1 leaves the last, without the final norm; None is
+                what `tokens` gives.
+
+        Raises:
+            AssemblyError: If the encoder gives its output alone.
+        """
+        raise AssemblyError(
+            f"image encoder {self.config.name} gives no tokens of a layer or of changed pictures; leave out feature_layer and methods "
+            "that change pictures, or take another encoder"
+        )
+
+    def grid_tokens(
+        self,
+        pixels: Tensor,
+        layer: int | None = None,
+        *,
+        prefix: bool = False,
+        change: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        """(B, 3, H, W) uint8 -> the tokens of the picture's grid (B, V, token_width), row by row.
+
+        Args:
+            pixels: The pictures.
+            layer: See `tokens_of`.
+            prefix: Keep the tokens in front of them.
+            change: Applied to the normalised pictures.
+
+        Raises:
+            AssemblyError: See `tokens_of`.
+        """
+        if layer is None and change is None:
+            tokens = self.tokens(pixels)
+        else:
+            images = self.normalise(pixels)
+            tokens = self.tokens_of(images if change is None else change(images), layer)
+        return tokens if prefix else tokens[:, self.prefix_tokens :]
+
     def pooled(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 -> (B, width), pooled as the checkpoint's own head would."""
         raise NotImplementedError
 
     def num_tokens(self, input_shape: tuple[int, int]) -> int:
-        """V for an input of (H, W) pixels, found by one pass over a blank picture."""
-        device = next(self.parameters()).device
-        with torch.no_grad():
-            return self.tokens(torch.zeros(1, 3, *input_shape, dtype=torch.uint8, device=device)).shape[1]
+        """V for an input of (H, W) pixels, found by one pass over a blank picture; nothing of the encoder changes by it."""
+        device, training = next(self.parameters()).device, {module: module.training for module in self.modules()}
+        self.eval()  # batch norms would take the blank into their statistics
+        try:
+            with torch.no_grad():
+                return self.tokens(torch.zeros(1, 3, *input_shape, dtype=torch.uint8, device=device)).shape[1]
+        finally:
+            for module, mode in training.items():
+                module.training = mode
 
     def cuts(self) -> list[str]:
         """The places it can be cut at, input side first; `output` is the pooled vector and always there."""

@@ -48,6 +48,7 @@ class HuggingFaceImageEncoder(ImageEncoder):
             raise AssemblyError(f"{config.name}: pooling: {config.pooling!r} is neither cls nor mean")
         self._token_pooling = config.pooling or ("cls" if _has_class_token(model) else "mean")
         self.width = self.token_width = _width(self.model.config)
+        self.prefix_tokens = _prefix_tokens(model)
 
     @classmethod
     def recognises(cls, folder: Path) -> bool:
@@ -82,7 +83,18 @@ class HuggingFaceImageEncoder(ImageEncoder):
 
     def tokens(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 -> (B, V, D), the class token among them where there is one."""
-        return _flat(self._states(pixels).last_hidden_state)
+        return self.tokens_of(self.normalise(pixels))
+
+    def tokens_of(self, images: Tensor, layer: int | None = None) -> Tensor:
+        """See `ImageEncoder.tokens_of`."""
+        if layer is None:
+            return _flat(self.model(pixel_values=images, **self._options).last_hidden_state)
+        states = self.model(pixel_values=images, output_hidden_states=True, **self._options).hidden_states
+        if not -len(states) <= layer < len(states):
+            raise AssemblyError(
+                f"{self.config.name}: there is no layer {layer}; it has {len(states)} hidden states, 0 to {len(states) - 1} or -1 back"
+            )
+        return _flat(states[layer])
 
     def pooled(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 -> (B, D)."""
@@ -157,6 +169,12 @@ def _pretrained(folder: Path, vision: Any, shown: str) -> Any:
 
 def _has_class_token(model: Any) -> bool:
     return any(name.rsplit(".", 1)[-1] in ("cls_token", "class_embedding") for name, _ in model.named_parameters())
+
+
+def _prefix_tokens(model: Any) -> int:
+    """A class token, DeiT's second one, and registers."""
+    distilled = any(name.rsplit(".", 1)[-1] == "distillation_token" for name, _ in model.named_parameters())
+    return int(_has_class_token(model)) + int(distilled) + int(getattr(model.config, "num_register_tokens", 0) or 0)
 
 
 def _must_interpolate(config: Any, model: Any, size: int) -> bool:

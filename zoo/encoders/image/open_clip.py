@@ -20,7 +20,7 @@ from ..projection import MatrixProjection
 from ..sources import Source
 from .base import OUTPUT, ImageEncoder
 from .preprocess import ImagePreprocess
-from .timm import checkpoint_trunk, grid_to_tokens, trunk_layers
+from .timm import checkpoint_trunk, grid_to_tokens, layer_tokens, trunk_layers
 from .timm_cuts import (
     above_block,
     below_block,
@@ -54,6 +54,7 @@ class OpenClipImageEncoder(ImageEncoder):
         self.tower = _kind(model)
         self.width = int(model_cfg["embed_dim"])
         self.token_width = _token_width(model)
+        self.prefix_tokens = _prefix_tokens(model, self.tower)
 
     @classmethod
     def recognises(cls, folder: Path) -> bool:
@@ -87,7 +88,12 @@ class OpenClipImageEncoder(ImageEncoder):
 
     def tokens(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 -> token features (B, V, token_width), before pooling; class tokens among them."""
-        images = self.normalise(pixels)
+        return self.tokens_of(self.normalise(pixels))
+
+    def tokens_of(self, images: Tensor, layer: int | None = None) -> Tensor:
+        """See `ImageEncoder.tokens_of`; of ResNets their output alone."""
+        if layer is not None:
+            return self._layer(images, layer)
         if self.tower == "timm":
             return grid_to_tokens(self.model.trunk, self.model.trunk.forward_features(images))
         if self.tower == "resnet":
@@ -95,6 +101,15 @@ class OpenClipImageEncoder(ImageEncoder):
         hidden = self._blocks(self.model._embeds(images), 0)
         plain = self.model.attn_pool is None and not self.model.final_ln_after_pool
         return self.model.ln_post(hidden) if plain else hidden
+
+    def _layer(self, images: Tensor, layer: int) -> Tensor:
+        if self.tower == "timm":
+            return layer_tokens(self.model.trunk, images, layer, self.config.name)
+        blocks = len(self.model.transformer.resblocks) if self.tower == "vit" else 0
+        number = layer + blocks + 1 if layer < 0 else layer  # of hidden states: 0 is what enters the first block
+        if not 0 <= number <= blocks or not blocks:
+            raise AssemblyError(f"{self.config.name}: feature_layer {layer}: there are {blocks} blocks to count; leave it out")
+        return self._blocks(self.model._embeds(images), 0, number)
 
     def pooled(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 -> (B, D), through the tower's own projection unless that was split off."""
@@ -281,3 +296,10 @@ def _stated(preprocess: ImagePreprocess) -> dict[str, Any]:
         return to_preprocess_cfg(preprocess)
     except ReleaseError:
         return {"mean": list(preprocess.mean), "std": list(preprocess.std)}
+
+
+def _prefix_tokens(model: Any, tower: str) -> int:
+    """open_clip's own vision transformers have one class token; a ResNet's grid has none in front."""
+    if tower == "timm":
+        return int(getattr(model.trunk, "num_prefix_tokens", 0) or 0)
+    return int(tower == "vit")

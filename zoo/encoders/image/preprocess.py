@@ -20,7 +20,7 @@ from .random_view import EncodedPicture, cut, draw_crop, is_encoded, jitter
 
 _RESAMPLING = {name: Image.Resampling[name.upper()] for name in ("bicubic", "bilinear", "nearest", "lanczos")}
 INTERPOLATIONS = tuple(_RESAMPLING)
-ResizeMode = Literal["shortest", "longest", "squash"]
+ResizeMode = Literal["shortest", "longest", "squash", "pad"]
 MAX_SIDE = 8192  # pixels: far above what any network takes, far below what fills a memory
 
 
@@ -35,9 +35,10 @@ class ImagePreprocess:
         interpolation: `bicubic`, `bilinear`, `nearest` or `lanczos`.
         crop_fraction: The central share of the resized picture that is kept; 1.0 keeps all of it (of the shorter side).
         resize_mode: What is resized to `size / crop_fraction`: the `shortest` side (the rest is cropped), the `longest` side (the rest
-            is filled), or both sides, whatever the picture's shape (`squash`).
+            is filled), both sides, whatever the picture's shape (`squash`), or the square that the picture is put on first, of its longer
+            side and filled beside it (`pad`: as LLaVA-1.5 does, where `longest` fills after resizing).
         resize_to: Side to resize to, where it is not `size / crop_fraction` rounded down.
-        fill: Colour beside the picture with `longest`, 0 to 255 per channel.
+        fill: Colour beside the picture with `longest` and `pad`, 0 to 255 per channel.
         centre: How a crop with an odd margin is placed: to the nearest even pixel (`round`, torchvision) or up and left (`floor`).
     """
 
@@ -108,7 +109,9 @@ class ImagePreprocess:
 
         Every rounding is the one of timm's and open_clip's evaluation transforms, so that a checkpoint sees what it was measured with.
         """
-        image = _rgb(image)
+        image = as_rgb(image)
+        if self.resize_mode == "pad":
+            image = _centred(image, (max(image.size), max(image.size)), self.fill)
         resized = self._resized_size(*image.size)
         if image.size != resized:
             image = image.resize(resized, _RESAMPLING[self.interpolation])
@@ -127,13 +130,19 @@ class ImagePreprocess:
 
     def _central(self, image: Image.Image) -> Image.Image:
         if min(image.size) < self.size:
-            wide, high = (max(side, self.size) for side in image.size)
-            filled = Image.new("RGB", (wide, high), self.fill)
-            filled.paste(image, ((wide - image.width) // 2, (high - image.height) // 2))
-            image = filled
+            image = _centred(image, (max(image.width, self.size), max(image.height, self.size)), self.fill)
         place = round if self.centre == "round" else math.floor
         left, top = (place((side - self.size) / 2) for side in image.size)
         return image.crop((left, top, left + self.size, top + self.size))
+
+
+def _centred(image: Image.Image, size: tuple[int, int], fill: tuple[int, int, int]) -> Image.Image:
+    """The picture in the middle of a larger one of one colour."""
+    if image.size == size:
+        return image
+    filled = Image.new("RGB", size, fill)
+    filled.paste(image, ((size[0] - image.width) // 2, (size[1] - image.height) // 2))
+    return filled
 
 
 def _check_side(side: Any, name: str) -> None:
@@ -180,7 +189,7 @@ class Augmentation:
 
     def __call__(self, image: Image.Image | EncodedPicture, preprocess: ImagePreprocess, rng: np.random.Generator) -> Tensor:
         """One random view, a function of the generator alone: -> (3, size, size) uint8."""
-        picture = image if is_encoded(image) else _rgb(image)
+        picture = image if is_encoded(image) else as_rgb(image)
         if self.scale < 1.0:
             crop = draw_crop(*picture.size, self.scale, self.ratio, rng)
             pixels = cut(picture, crop, preprocess.size, preprocess.interpolation)
@@ -191,7 +200,7 @@ class Augmentation:
         return pixels.flip(2) if self.flip and rng.random() < self.flip else pixels
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def as_rgb(image: Image.Image) -> Image.Image:
     """Any mode -> RGB; what is transparent becomes white, as in the data layer, not whatever colour lies hidden under it."""
     if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA"):
         image = image.convert("RGBA")

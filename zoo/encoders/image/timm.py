@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -37,6 +39,7 @@ class TimmImageEncoder(ImageEncoder):
         self.trunk = trunk
         self.width = int(getattr(trunk, "head_hidden_size", None) or trunk.num_features)
         self.token_width = int(self.trunk.num_features)
+        self.prefix_tokens = int(getattr(trunk, "num_prefix_tokens", 0) or 0)
 
     @classmethod
     def recognises(cls, folder: Path) -> bool:
@@ -71,7 +74,13 @@ class TimmImageEncoder(ImageEncoder):
 
     def tokens(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 -> token features (B, V, token_width)."""
-        return grid_to_tokens(self.trunk, self.trunk.forward_features(self.normalise(pixels)))
+        return self.tokens_of(self.normalise(pixels))
+
+    def tokens_of(self, images: Tensor, layer: int | None = None) -> Tensor:
+        """See `ImageEncoder.tokens_of`; of networks without blocks of one width, their output alone."""
+        if layer is None:
+            return grid_to_tokens(self.trunk, self.trunk.forward_features(images))
+        return layer_tokens(self.trunk, images, layer, self.config.name)
 
     def pooled(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 -> (B, D), pooled as the checkpoint's own classifier would."""
@@ -119,6 +128,31 @@ def grid_to_tokens(trunk: nn.Module, features: Tensor) -> Tensor:
     if features.ndim == 4 and getattr(trunk, "output_fmt", "NCHW") == "NHWC":  # Swin and others keep channels last
         return features.flatten(1, 2)
     return features.flatten(2).transpose(1, 2) if features.ndim == 4 else features
+
+
+def layer_tokens(trunk: Any, images: Tensor, layer: int, shown: str) -> Tensor:
+    """What one block of a plain transformer of timm gives, prefix tokens in front.
+
+    Args:
+        trunk: The network.
+        images: Normalised pictures (B, 3, H, W).
+        layer: As transformers numbers hidden states; 0, what enters the first block, cannot be had.
+        shown: What messages call the network.
+
+    Raises:
+        AssemblyError: If it has no such blocks, or not so many.
+    """
+    blocks = len(getattr(trunk, "blocks", ()))
+    number = layer + blocks if layer < 0 else layer - 1  # of the block whose output is meant
+    takes = "return_prefix_tokens" in inspect.signature(getattr(trunk, "forward_intermediates", len)).parameters
+    if not takes or not 0 <= number < blocks:
+        allowed = f"it has layers 1 to {blocks}, or -1 to {-blocks}" if takes else "it is no plain transformer; leave it out"
+        raise AssemblyError(f"{shown}: feature_layer {layer}: {allowed}")
+    found = trunk.forward_intermediates(
+        images, indices=[number], return_prefix_tokens=True, norm=False, output_fmt="NLC", intermediates_only=True
+    )[0]
+    tokens, prefix = found if isinstance(found, tuple) else (found, None)
+    return tokens if prefix is None else torch.cat([prefix, tokens], dim=1)
 
 
 def trunk_layers(trunk: Any) -> dict[str, int]:

@@ -52,12 +52,14 @@ def linear_cross_entropy_sum(
     bias: Tensor | None = None,
     ignore_index: int = -100,
     chunk: int = 1024,
+    shares: Tensor | None = None,
 ) -> Tensor:
-    """`linear_cross_entropy` before the division; arguments as there."""
+    """`linear_cross_entropy` before the division; arguments as there, and `shares` (...), what each row's loss is multiplied with."""
     rows = at_least_float32(hidden).reshape(-1, hidden.shape[-1])
     offset = None if bias is None else at_least_float32(bias)
+    each = None if shares is None else shares.detach().reshape(-1).to(rows.dtype)
     with no_autocast(hidden):
-        return _LinearCrossEntropy.apply(rows, at_least_float32(weight), offset, labels.reshape(-1), ignore_index, chunk)
+        return _LinearCrossEntropy.apply(rows, at_least_float32(weight), offset, labels.reshape(-1), ignore_index, chunk, each)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -65,7 +67,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, ignore_index: int, chunk: int
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        labels: Tensor,
+        ignore_index: int,
+        chunk: int,
+        shares: Tensor | None,
     ) -> Tensor:
         wanted = ctx.needs_input_grad[:3]
         grads = [torch.zeros_like(t) if t is not None and need else None for t, need in zip((hidden, weight, bias), wanted)]
@@ -73,7 +82,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         for start in range(0, len(hidden), chunk):
             rows = slice(start, start + chunk)
             logits = hidden[rows] @ weight.T if bias is None else torch.addmm(bias, hidden[rows], weight.T)
-            total += _loss_and_logit_gradient(logits, labels[rows], ignore_index)
+            total += _loss_and_logit_gradient(logits, labels[rows], ignore_index, None if shares is None else shares[rows])
             _accumulate(grads, rows, logits, hidden, weight)
         ctx.save_for_backward(*grads)
         return total
@@ -82,19 +91,22 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         scaled = (None if kept is None else kept * grad for kept in ctx.saved_tensors)
-        return (*scaled, None, None, None)
+        return (*scaled, None, None, None, None)
 
 
-def _loss_and_logit_gradient(logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
-    """Sum of the rows' losses; the logits are overwritten with its gradient, softmax minus one-hot."""
+def _loss_and_logit_gradient(logits: Tensor, labels: Tensor, ignore_index: int, shares: Tensor | None) -> Tensor:
+    """Sum of the rows' losses times their shares; the logits are overwritten with its gradient, softmax minus one-hot."""
     counts = labels != ignore_index
     places = torch.arange(len(labels), device=labels.device), labels.masked_fill(~counts, 0)
     lse = logits.logsumexp(1)
-    total = torch.where(counts, lse - logits[places], 0.0).sum()
+    each = torch.where(counts, lse - logits[places], 0.0)
     logits.sub_(lse[:, None]).exp_()
     logits[places] -= 1.0
     logits.masked_fill_(~counts[:, None], 0.0)
-    return total
+    if shares is None:
+        return each.sum()
+    logits.mul_(shares[:, None])
+    return (each * shares).sum()
 
 
 def _accumulate(grads: list[Tensor | None], rows: slice, logits: Tensor, hidden: Tensor, weight: Tensor) -> None:

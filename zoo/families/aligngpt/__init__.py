@@ -1,0 +1,1 @@
+"""AlignGPT: LLaVA with alignment levels."""

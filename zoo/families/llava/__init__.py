@@ -1,0 +1,1 @@
+"""LLaVA: pictures through a projector into a language model."""

@@ -1,0 +1,1 @@
+"""VPP-LLaVA: LLaVA with position prompts."""

@@ -1,0 +1,1 @@
+"""What methods add to a stack: one hook per file."""
