@@ -55,6 +55,20 @@ def build_model(recipe: Recipe, name: str, release_of: StageRelease) -> Start:
     return _with_parts(model, source, stage, f"stages.{name}")
 
 
+def add_adapters(model: Any, stage: StageConfig, where: str) -> None:
+    """Puts the stage's LoRA beside the language model's matrices, unless there is some already.
+
+    Raises:
+        RecipeError: If the model has no language model to adapt.
+    """
+    if stage.lora is None:
+        return
+    if not hasattr(model, "add_lora"):
+        raise RecipeError(f"{where}.lora: {model.family} is no stack with a language model; take it out")
+    if model.config.lora is None:
+        model.add_lora(stage.lora)
+
+
 def build_family(settings: Mapping[str, Any], where: str) -> Any:
     """A fresh model from plain settings with a `family`.
 

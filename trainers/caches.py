@@ -48,7 +48,7 @@ def computing_on(device: torch.device | None) -> Iterator[None]:
 
 
 @contextmanager
-def _moved(*modules: nn.Module) -> Iterator[None]:
+def moved(*modules: nn.Module) -> Iterator[None]:
     """Within it the modules are in eval mode and on the device that features are computed on; afterwards back where they were."""
     with ExitStack() as afterwards:
         for module in modules:
@@ -98,7 +98,8 @@ class KeyedVectors:
         return {self.name: self.take(texts)}
 
 
-def _name(kind: str, fingerprint: dict[str, Any]) -> str:
+def feature_name(kind: str, fingerprint: dict[str, Any]) -> str:
+    """The name of a feature store, by what it was made of."""
     text = json.dumps(fingerprint, sort_keys=True, ensure_ascii=False)
     return f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
@@ -132,9 +133,12 @@ def image_vectors(encoder: ImageEncoder, sources: Sequence[ShardSet], cut: str, 
             )
         seen.update(shards.keys)
         about = fingerprint | {"data": shards.fingerprint}
-        place, what = feature_folder(shards.folder, _name("image", about)), f"image features of {shards.folder.name} at {cut}"
+        place, what = (
+            feature_folder(shards.folder, feature_name("image", about)),
+            f"image features of {shards.folder.name} at {cut}",
+        )
         batches = partial(_image_batches, encoder, shards, cut, num_workers, what)
-        stores.append(_store(place, about, shards.keys, batches, what))
+        stores.append(stored(place, about, shards.keys, batches, what))
     return KeyedVectors(stores)
 
 
@@ -142,7 +146,7 @@ def _image_batches(encoder: ImageEncoder, shards: ShardSet, cut: str, num_worker
     loader = EvalLoader(
         shards, EvalExample(encoder.preprocess), eval_collate, batch_size=32, fields=["image"], num_workers=num_workers
     )
-    with _moved(encoder), torch.inference_mode():
+    with moved(encoder), torch.inference_mode():
         device = next(encoder.parameters()).device
         for batch in track(loader, len(loader), what):
             yield encoder.below(batch["image"].to(device), cut).float().cpu().numpy()
@@ -199,7 +203,7 @@ def text_vectors(
     for shards, captions in zip(sources, by_source, strict=True):
         for lang in captions if languages is None else [name for name in languages if name in captions]:
             about = fingerprint | {"language": lang, "data": shards.fingerprint}
-            name = _name("text", about)
+            name = feature_name("text", about)
             place = feature_folder(shards.folder, name) if folder is None else folder / name
             stores.append(_text_store(place, about, captions[lang], text, head, f"{shards.folder.name} {lang}"))
     return KeyedVectors(stores, "features" if head is None else "embedding")
@@ -213,7 +217,7 @@ def _text_store(
 
     def batches() -> Iterator[np.ndarray]:
         starts = range(0, len(ordered), 256)
-        with _moved(text, *([head] if head is not None else [])), torch.inference_mode():
+        with moved(text, *([head] if head is not None else [])), torch.inference_mode():
             for start in track(starts, len(starts), what):
                 vectors = text.embed(ordered[start : start + 256])
                 if head is not None:
@@ -221,10 +225,10 @@ def _text_store(
                     vectors = nn.functional.normalize(head(vectors.to(device)).float(), dim=-1).cpu()
                 yield vectors.numpy()
 
-    return _store(place, about, ordered, batches, what)
+    return stored(place, about, ordered, batches, what)
 
 
-def _store(
+def stored(
     place: Path, fingerprint: dict[str, Any], keys: Sequence[str], batches: Callable[[], Iterable[np.ndarray]], what: str
 ) -> FeatureStore:
     """The store at a place; where there is none yet, one process makes it and the others of this machine wait."""

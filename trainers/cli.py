@@ -15,7 +15,7 @@ from typing import Any
 from modalign.zoo.errors import ModalignError, RecipeError, nearest
 
 from .allow import allow_modules
-from .switches import is_yes_or_no, with_values
+from .switches import is_yes_or_no, with_values, words_first
 
 #: command -> (module, function, positional arguments, one line)
 COMMANDS: dict[str, tuple[str, str, tuple[str, ...], str]] = {
@@ -27,6 +27,11 @@ COMMANDS: dict[str, tuple[str, str, tuple[str, ...], str]] = {
         ("model", "history"),
         "what follows a series, in its own units",
     ),
+    "chat": ("modalign.trainers.commands.chat", "chat", ("model", "question"), "ask a model about pictures, or talk to it"),
+    "ground": ("modalign.trainers.commands.ground", "ground", ("model", "image", "phrase"), "where a model sees something"),
+    "serve": ("modalign.trainers.commands.serve", "serve", ("model",), "a page to talk to a model, on this machine"),
+    "merge": ("modalign.trainers.commands.merge", "merge", ("model",), "fold adapters into a whole release"),
+    "convert": ("modalign.trainers.commands.convert", "convert", ("folder",), "a release of what the original LLaVA code wrote"),
     "embed": ("modalign.trainers.commands.embed", "embed", ("model",), "write the vectors of shards to a file"),
     "search": ("modalign.trainers.commands.search", "search", ("model", "query"), "find the pictures that fit a text"),
     "export": ("modalign.trainers.commands.export", "export", ("model",), "write a model in another library's layout"),
@@ -43,6 +48,7 @@ COMMANDS: dict[str, tuple[str, str, tuple[str, ...], str]] = {
     "data check": ("modalign.datasets.commands.check", "check", ("shards",), "verify shards, sample by sample"),
     "data show": ("modalign.datasets.commands.show", "show", ("shards",), "a contact sheet of shards"),
     "data split": ("modalign.datasets.packing.split", "split", ("shards",), "split shards by group"),
+    "data levels": ("modalign.trainers.commands.levels", "levels", ("shards",), "how well pictures and captions fit, in levels"),
     "data bench": ("modalign.datasets.commands.bench", "bench", ("shards",), "samples per second, step by step"),
     "launch slurm": (
         "modalign.trainers.commands.launch",
@@ -110,7 +116,7 @@ def _dispatch(arguments: list[str]) -> int:
     rest = allow_modules(arguments[words:])
     module, function, positional, _ = COMMANDS[name]
     call = getattr(import_module(module), function)
-    if name in ("eval", "forecast", "embed", "search"):
+    if name in ("eval", "forecast", "embed", "search", "chat", "ground", "serve"):
         from .console import quiet_libraries
 
         quiet_libraries()
@@ -140,10 +146,12 @@ def _parse(call: Any, positional: tuple[str, ...], program: str, arguments: list
     parser = OneSentence(prog=program, description=documentation.short_description)
     parser.hints, parser.positional = hints, positional
     for name in positional:
-        parser.add_argument(name, type=hints[name], help=described.get(name, ""))
+        default = inspect.signature(call).parameters[name].default
+        optional = {} if default is inspect.Parameter.empty else {"nargs": "?", "default": default}
+        parser.add_argument(name, type=hints[name], help=described.get(name, ""), **optional)
     parser.add_function_arguments(call, skip=set(positional))
     arguments = with_values(arguments, lambda name: is_yes_or_no(hints.get(name)))
-    values = vars(parser.parse_args(with_lists(arguments, hints)))
+    values = vars(parser.parse_args(words_first(with_lists(arguments, hints))))
     return {name: values[name] for name in inspect.signature(call).parameters}
 
 

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 #: validates a model: its metrics by name
 Measure = Callable[[Any], dict[str, float]]
-PAIRS, SERIES = "pairs", "series"
+PAIRS, SERIES, DIALOGUE = "pairs", "series", "dialogue"
+#: what messages call a model of each kind
+CALLED = {PAIRS: "pictures and texts", SERIES: "time series", DIALOGUE: "conversations about pictures"}
 
 
 class Kind(Protocol):

@@ -1,4 +1,4 @@
-"""What a stage does differently for the kinds of data there are: pairs of pictures and texts, and windows of time series.
+"""What a stage does differently for the kinds of data there are: pairs of pictures and texts, windows of time series, conversations.
 
 A family says its kind (`data_kind`); everything else of a stage (roles, losses, optimiser, checkpoints, ranks) is the same for all.
 """
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from modalign.zoo.errors import AssemblyError, ModalignError
 
-from .data_kind import PAIRS, SERIES, Kind
+from .data_kind import CALLED, DIALOGUE, PAIRS, SERIES, Kind
 
 if TYPE_CHECKING:
     from .recipe import Recipe
@@ -22,6 +22,10 @@ def kind_named(name: str) -> Kind:
         from .series.kind import SeriesKind
 
         return SeriesKind()
+    if name == DIALOGUE:
+        from .dialogue.kind import DialogueKind
+
+        return DialogueKind()
     from .pair_kind import PairKind
 
     return PairKind()
@@ -39,9 +43,9 @@ def only(model: Any, kind: str, command: str) -> Any:
         AssemblyError: Saying what the model is.
     """
     if kind_of(model).name != kind:
-        wanted, got = ("time series", "pictures and texts") if kind == SERIES else ("pictures and texts", "time series")
         raise AssemblyError(
-            f"modalign {command}: this {model.family} is a model of {got}; give one of {wanted} (modalign zoo list)"
+            f"modalign {command}: this {model.family} is a model of {CALLED[kind_of(model).name]}; give one of {CALLED[kind]} "
+            "(modalign zoo list)"
         )
     return model
 

@@ -24,6 +24,7 @@ from .evaluation.tasks import ordered_tasks
 from .parallel.failure import explained
 from .parallel.rank import global_rank
 from .recipe import Recipe, load_recipe
+from .recipe.alternatives import chosen_stages
 from .stage import Place, run_stage
 
 
@@ -49,6 +50,7 @@ def train(
     elif overrides:
         raise RecipeError("overrides go with a recipe that is read; change the fields of a Recipe object instead")
     quiet_libraries()
+    recipe = chosen_stages(recipe, stage)
     run = Path(str(recipe.run_dir))
     with _locked(run):
         first = global_rank() == 0

@@ -20,7 +20,7 @@ from modalign.zoo.checkpoints.durable import write_text
 from modalign.zoo.checkpoints.release import save_release
 from modalign.zoo.errors import ReleaseError
 
-from .build import StageRelease, Start, build_model, build_teachers
+from .build import StageRelease, Start, add_adapters, build_model, build_teachers
 from .caches import computing_on
 from .callbacks.agree import SameStart
 from .callbacks.csv_log import CsvLog
@@ -105,6 +105,7 @@ def run_stage(recipe: Recipe, place: Place, release_of: StageRelease, others: Ot
     pl.seed_everything(_stage_seed(recipe, place.name), verbose=False)
     start = build_model(recipe, place.name, release_of)
     kind = kind_of(start.model)
+    add_adapters(start.model, stage, where)
     kind.start(start.model, recipe, place.name)
     objective = Objective(stage.losses, f"{where}.losses")
     check_bias(start.model, objective, stage.ignore_bias, where)
@@ -281,5 +282,6 @@ def _whole_model(recipe: Recipe, name: str, release_of: StageRelease, task: Trai
     state, expected = gathered(task), trained_names(task)
     pl.seed_everything(_stage_seed(recipe, name), verbose=False)  # what did not train is built as it was
     model = build_model(recipe, name, release_of).model
+    add_adapters(model, recipe.stages[name], f"stages.{name}")
     load_trained(model, state, expected, "the trained model")
     return model

@@ -49,3 +49,23 @@ def _inner(hint: Any, name: str) -> Any:
         if isinstance(option, type) and dataclasses.is_dataclass(option):
             return typing.get_type_hints(option).get(name)
     return None
+
+
+def words_first(arguments: Sequence[str]) -> list[str]:
+    """The words of a command line with those that are no options in front, where argparse finds them even if they may be missing.
+
+    Args:
+        arguments: Words of which every option has its value behind it.
+    """
+    words: list[str] = []
+    options: list[str] = []
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--") or word == "--":
+            words.append(word)
+            continue
+        options.append(word)
+        if "=" not in word and word != "--help" and rest and not rest[0].startswith("--"):
+            options.append(rest.pop(0))
+    return [*words, *options]

@@ -1,14 +1,14 @@
-"""`modalign export MODEL --to open_clip | inference --out FOLDER`: a model in another library's layout, or its slim form."""
+"""`modalign export MODEL --to open_clip | transformers | inference --out FOLDER`: a model in another library's layout, or its slim form."""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
 from ..console import console
-from ..data_kind import PAIRS, SERIES
+from ..data_kind import DIALOGUE, PAIRS, SERIES
 from ..kinds import only
 
-Layout = Literal["open_clip", "inference"]
+Layout = Literal["open_clip", "transformers", "inference"]
 
 
 def export(model: str, out: str, to: Layout = "open_clip", hf_name: str | None = None) -> None:
@@ -19,7 +19,8 @@ def export(model: str, out: str, to: Layout = "open_clip", hf_name: str | None =
     Args:
         model: A run folder, a release or a name.
         out: The folder; new or empty.
-        to: The library: open_clip, which then loads it as local-dir:FOLDER; or inference: a release without what only training needs (of
+        to: The library: open_clip, which then loads it as local-dir:FOLDER; transformers, for stacks, as a LLaVA that
+            AutoModelForImageTextToText loads; or inference: a release without what only training needs (of
             CALF the word dictionary, the text branch and the feature heads).
         hf_name: Hub name under which open_clip shall look for the configuration of a transformers text tower; default its own.
     """
@@ -28,6 +29,12 @@ def export(model: str, out: str, to: Layout = "open_clip", hf_name: str | None =
 
     if to == "inference":
         export_slim(model, out)
+        return
+    if to == "transformers":
+        from modalign.zoo.checkpoints.llava.export import export_transformers
+
+        folder = export_transformers(only(zoo.load(model), DIALOGUE, "export --to transformers"), out)
+        console.print(f"written: {folder}   transformers.AutoModelForImageTextToText.from_pretrained('{folder}')")
         return
     folder = export_open_clip(only(zoo.load(model), PAIRS, "export --to open_clip"), out, hf_name=hf_name)
     console.print(f"written: {folder}   open_clip.create_model_and_transforms('local-dir:{folder}')")

@@ -16,8 +16,9 @@ from modalign.zoo.errors import RecipeError
 
 from ..caches import text_vectors
 from ..console import console, print_table, track
-from ..data_kind import SERIES
+from ..data_kind import CALLED, DIALOGUE, SERIES
 from ..device import pick_device
+from ..dialogue.opening import dialogue_subject
 from ..kinds import kind_of
 from ..parallel.rank import global_rank
 from ..series.opening import series_subject
@@ -53,6 +54,14 @@ def evaluate(
     stay: float | None = None,
     least_pairs: int | None = None,
     layers: int | None = None,
+    ask: Literal["conversations", "captions", "regions", "fields"] | None = None,
+    question: str | None = None,
+    suffix: str | None = None,
+    max_new_tokens: int | None = None,
+    beams: int | None = None,
+    limit: int | None = None,
+    shuffled: bool | None = None,
+    per_picture: int | None = None,
     split: str | dict[str, Any] | None = None,
     part: Literal["test", "val", "train"] | None = None,
     horizon: int | None = None,
@@ -82,7 +91,7 @@ def evaluate(
         model: A run folder, a release or a name.
         data: Shards: a folder or asset:NAME/SPLIT. For time series also a table, CSV or Parquet.
         task: What to measure: retrieval, zeroshot, alignment, crosslingual; for time series forecast, imputation, anomaly,
-            classification or short_term. Default what the model is for.
+            classification or short_term; for conversations caption, vqa, grounding or pope. Default what the model is for.
         json: Write the result here too.
         languages: Caption languages; default all.
         num_workers: Worker processes that decode pictures.
@@ -101,13 +110,22 @@ def evaluate(
         most_pairs: (alignment) Measure on so many pairs at most; default 4096.
         pivot: (crosslingual) Language that all others are compared with; default en.
         train_data: (crosslingual) Shards to fit the rotation on; default halves of the data itself. (classification) The training
-            set, for a linear classifier beside the model.
+            set, for a linear classifier beside the model. (conversations) The training set, for baselines that learn from it.
         neighbourhood: (crosslingual) CSLS's k; default 10.
         stay: (crosslingual) Weight of not turning, for few pairs; default 1e-6.
         least_pairs: (crosslingual) Leave out languages with fewer pairs; default 10.
         layers: (crosslingual) Also MEXA of each layer, on so many pairs; the paper takes 100.
-        split: (time series) Rows of train, val and test: ett_hour, none, `{train: 0.7, val: 0.1, test: 0.2}` or dates; default as the
-            model was trained. A scaler is fitted on the training rows of the data given; with none the model's own is used.
+        ask: (vqa) What is asked of a sample: its conversations or the fields of a document; default what there is.
+        question: (caption, grounding, vqa) What the user says, with {phrase} or {field}; default as the model was trained.
+        suffix: (conversations) Put behind the user's first words.
+        max_new_tokens: (conversations) Most tokens of an answer.
+        beams: (conversations) Beams of the search; default 1, the likeliest token each time.
+        limit: (conversations) Only so many questions, the first ones.
+        shuffled: (conversations) Ask every question of another picture too; default true.
+        per_picture: (pope) Questions of each answer and picture; default 3.
+        split: (pope) random, popular or adversarial: how absent things are chosen. (time series) Rows of train, val and test:
+            ett_hour, none, `{train: 0.7, val: 0.1, test: 0.2}` or dates; default as the model was trained. A scaler is fitted on the
+            training rows of the data given; with none the model's own is used.
         part: (time series) Which part to measure; default test.
         horizon: (forecast) Only the first so many steps.
         seasons: (forecast) Seasons of the seasonal naive forecast, in steps.
@@ -141,6 +159,10 @@ def evaluate(
             measure = build_task(task, asked, f"--task {task}")
             with table_words(recipe=False):
                 subject: Any = series_subject(loaded, model, data, settings, allow_remote, over_ranks=ranks > 1)
+        elif kind.name == DIALOGUE:
+            settings = {key: asked.pop(key) for key in _DIALOGUE if key in asked}
+            measure = build_task(task, asked, f"--task {task}")
+            subject = dialogue_subject(loaded, model, data, settings, allow_remote, over_ranks=ranks > 1)
         else:
             measure = build_task(task, asked, f"--task {task}")
             open_set = partial(ShardSet, remote=remote_of(allow_remote))
@@ -158,6 +180,7 @@ def evaluate(
 
 
 _TABLE = ("time", "id", "layout", "frequency", "ignore", "missing", "time_format")
+_DIALOGUE = ("ask", "suffix", "languages")
 _SERIES = ("mask_rate", "anomaly", "split", "target", "past", "known", *_TABLE)
 
 
@@ -169,8 +192,9 @@ def _check_kind(task: str, kind: str, model: Any) -> None:
     """
     if TASKS.get(task).kind != kind:
         fitting = ", ".join(name for name in TASKS.names() if TASKS.get(name).kind == kind)
-        what = "time series" if kind == SERIES else "pictures and texts"
-        raise RecipeError(f"--task {task}: this {model.family} is a model of {what}; what can be measured of it is {fitting}")
+        raise RecipeError(
+            f"--task {task}: this {model.family} is a model of {CALLED[kind]}; what can be measured of it is {fitting}"
+        )
 
 
 _OURS = ("model", "data", "task", "json", "num_workers", "device", "allow_remote", "cache")

@@ -8,6 +8,10 @@ from typing import Any
 from modalign.zoo.configure import constructor_types, fill
 from modalign.zoo.registry import Registry
 
+from ..dialogue.caption import CaptionTask
+from ..dialogue.grounding import GroundingTask
+from ..dialogue.pope import PopeTask
+from ..dialogue.vqa import VqaTask
 from ..recipe.settings import EvaluateConfig
 from ..series.anomaly import AnomalyTask
 from ..series.classification import ClassificationTask
@@ -23,7 +27,8 @@ from .zeroshot import ZeroShotTask
 TASKS = Registry("evaluation task", "modalign.tasks", {})
 _OF_PAIRS: tuple[type[MeasuringTask], ...] = (RetrievalTask, ZeroShotTask, AlignmentTask, CrossLingualTask)
 _OF_SERIES: tuple[type[MeasuringTask], ...] = (ForecastTask, ImputationTask, AnomalyTask, ClassificationTask, ShortTermTask)
-for _task in (*_OF_PAIRS, *_OF_SERIES):
+_OF_DIALOGUE: tuple[type[MeasuringTask], ...] = (CaptionTask, VqaTask, GroundingTask, PopeTask)
+for _task in (*_OF_PAIRS, *_OF_SERIES, *_OF_DIALOGUE):
     TASKS.register(_task.name)(_task)
 
 

@@ -114,15 +114,37 @@ def whole_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
 def shard_model(model: nn.Module, mesh: Any) -> None:
     """Shards a model over a mesh, block by block, the rest with the root.
 
-    Scalars become vectors of length one, which is what can be sharded.
+    Scalars become vectors of length one, which is what can be sharded. A parameter of a block that is also held outside of the blocks (by a
+    store that saves it) is the block's there too: sharded twice, it would be saved as it was before training.
     """
     for module in model.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):
             if parameter.ndim == 0:
                 setattr(module, name, nn.Parameter(parameter.detach().reshape(1), requires_grad=parameter.requires_grad))
-    for block in blocks_of(model):
+    blocks = list(blocks_of(model))
+    held = _held_outside(model, blocks)
+    shards: set[nn.Parameter] = set()
+    for block in blocks:
+        places = [(module, name, held.get(id(p), [])) for module in block.modules() for name, p in module._parameters.items()]
         fully_shard(block, mesh=mesh)
-    fully_shard(model, mesh=mesh)
+        for module, name, holders in places:
+            shard = module._parameters[name]
+            for holder, own_name in holders if shard is not None else ():
+                holder._parameters[own_name] = shard
+                shards |= {shard}
+    fully_shard(model, mesh=mesh, ignored_params=shards)
+
+
+def _held_outside(model: nn.Module, blocks: Sequence[nn.Module]) -> dict[int, list[tuple[nn.Module, str]]]:
+    """The id of a parameter -> the modules outside of the blocks that hold it, and its name there."""
+    inside = {id(module) for block in blocks for module in block.modules()}
+    held: dict[int, list[tuple[nn.Module, str]]] = {}
+    for module in model.modules():
+        if id(module) not in inside:
+            for name, parameter in module._parameters.items():
+                if parameter is not None:
+                    held.setdefault(id(parameter), []).append((module, name))
+    return held
 
 
 def is_sharded(model: nn.Module) -> bool:

@@ -74,7 +74,7 @@ def _check_evaluate(settings: EvaluateConfig, place: str) -> None:
 
 def _check_measured(recipe: Recipe, place: str) -> None:
     """The tasks are for the recipe's kind of data."""
-    from ..data_kind import SERIES
+    from ..data_kind import CALLED
     from ..evaluation.tasks import TASKS, ordered_tasks
     from ..kinds import known_kind
 
@@ -82,8 +82,9 @@ def _check_measured(recipe: Recipe, place: str) -> None:
     for task in ordered_tasks(recipe.evaluate) if kind is not None and recipe.evaluate is not None else ():
         if kind is not None and TASKS.get(task).kind != kind.name:
             fitting = ", ".join(name for name in TASKS.names() if TASKS.get(name).kind == kind.name)
-            what = "time series" if kind.name == SERIES else "pictures and texts"
-            raise RecipeError(f"{place}.task: {task} is not for a model of {what}; what can be measured of it is {fitting}")
+            raise RecipeError(
+                f"{place}.task: {task} is not for a model of {CALLED[kind.name]}; what can be measured of it is {fitting}"
+            )
 
 
 def _check_shown(settings: EvaluateConfig, stages: Mapping[str, StageConfig], place: str) -> None:

@@ -33,6 +33,7 @@ def load_recipe(source: str | Path | Mapping[str, Any], overrides: Mapping[str, 
     _fill_in(recipe, measured="evaluate" not in values)
     if recipe.run_dir is None:
         recipe.run_dir = _default_run_dir(Path(where))
+        recipe.default_dir = recipe.run_dir  # type: ignore[misc]
     check_recipe(recipe, where)
     return recipe
 

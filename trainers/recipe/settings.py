@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import yaml
 
 from modalign.datasets.series.config import SeriesConfig
 from modalign.zoo.configure import fill
 from modalign.zoo.encoders.image.preprocess import Augmentation
+from modalign.zoo.language.lora import LoraSettings
+
+from .dialogue_settings import DialogueConfig
 
 Schedule = Literal["cosine", "constant", "cosine_by_epoch", "halved_by_epoch"]
 
@@ -40,6 +43,7 @@ class DataConfig:
         remote_cache_gb: Most that local copies of remote shards may take.
         series: For models of time series: columns, splits and windows. Then train, val and test may be tables (CSV, Parquet) too, and val
             and test are those of `train` where nothing else is given and the split leaves some rows for them.
+        dialogue: For models of conversations: what is asked about a picture.
     """
 
     train: str | dict[str, float] | None = None
@@ -60,6 +64,7 @@ class DataConfig:
     allow_remote: list[str] = field(default_factory=list)
     remote_cache_gb: float = 50.0
     series: SeriesConfig | None = None
+    dialogue: DialogueConfig | None = None
 
 
 @dataclass
@@ -67,7 +72,8 @@ class CacheConfig:
     """What of the frozen parts is computed once and kept beside the shards.
 
     Attributes:
-        image: Where the image encoder is cut: `output`, or a block such as `blocks.6` that trains with all above it.
+        image: Where the image encoder is cut: `output`, or a block such as `blocks.6` that trains with all above it; of stacks
+            `tokens`, what enters the projector.
         text: Keep the text encoder's vectors.
         teacher_text: Keep the teacher's text vectors, after its projector.
     """
@@ -136,6 +142,8 @@ class StageConfig:
         cache: What is computed once.
         validate: Validation while training; None does not validate.
         keep: What the stage leaves in its folder: an `adapter` release, a `full` one.
+        lora: Adapters that the stage puts beside the language model's matrices of a stack that has none; they have the role `adapter`.
+        alternative: Run instead of the other stages, and only when asked for with `--stage NAME`.
     """
 
     train: dict[str, float]
@@ -168,6 +176,8 @@ class StageConfig:
     cache: CacheConfig = field(default_factory=CacheConfig)
     validate: ValidateConfig | None = None
     keep: Literal["adapter", "full"] = "adapter"
+    lora: LoraSettings | None = None
+    alternative: bool = False
 
 
 @dataclass
@@ -263,6 +273,8 @@ class Recipe:
     init_from: str | None = None
     release: str | None = None
     title: str = ""
+    #: the run folder, where it follows from the recipe's name
+    default_dir: ClassVar[str | None] = None
 
     def to_yaml(self) -> str:
         """The resolved recipe."""

@@ -1,0 +1,1 @@
+"""Conversations about pictures: what their stages read, validate by, measure and show."""
