@@ -9,9 +9,14 @@ import torch
 from modalign.trainers import train
 
 from .shown import ROOT, blocks_of, lines_of, run_line
+from .zoo.stack import written
 
 TINY = ("--trainer.accelerator", "cpu", "--trainer.progress", "false")
-NARROW = ("--model.dictionary", "8", "--model.ffn", "16", "--model.heads", "2")  # of CALF, as wide as the tiny language model
+#: recipe -> what makes it fit the tiny language model, or soon done
+SHORT = {
+    "calf/demo": ("--model.dictionary", "8", "--model.ffn", "16", "--model.heads", "2"),
+    "llava/demo": ("--stages.align.steps", "4", "--model.image.image_size", "28", "--evaluate.options.caption.limit", "2"),
+}
 
 
 @pytest.fixture
@@ -21,8 +26,11 @@ def demo(tmp_path, monkeypatch, own_home, tiny_model, tiny_shards, series_assets
     # a process has one current folder, this one has had others
     monkeypatch.setattr("modalign.zoo.checkpoints.stand_in._made", {})
     shutil.copytree(tiny_shards, tmp_path / "asset" / "openmoji" / "test")
-    for name in ("household-power", "smollm2-135m-instruct"):
-        (tmp_path / "asset" / name).symlink_to(series_assets / name)
+    shutil.copytree(tiny_shards, tmp_path / "asset" / "openmoji" / "train")
+    (tmp_path / "asset" / "household-power").symlink_to(series_assets / "household-power")
+    words = written.tokenizer(chat_template=written.CHATML, start=False)
+    written.write_language(tmp_path / "asset" / "smollm2-135m-instruct", words=words, num_hidden_layers=6)
+    written.write_clip(tmp_path / "asset" / "efficientnet-lite0")
     monkeypatch.setattr("modalign.datasets.assets.lookup.present", lambda asset: tmp_path / "asset" / asset.name)
     (tmp_path / "docs").symlink_to(ROOT / "docs")
     (tmp_path / "configs").symlink_to(ROOT / "configs")
@@ -50,9 +58,8 @@ def follow(page, names):
         for line in lines_of(block):
             if line.startswith(("make ", "modalign train configs/proclip/openmoji.yaml")):
                 continue  # the demo itself; `make test` is what runs here
-            run_line(
-                line, *(TINY if line.startswith("modalign train") else ()), *(NARROW if "train configs/calf/demo" in line else ())
-            )
+            short = next((more for recipe, more in SHORT.items() if f"train configs/{recipe}.yaml" in line), ())
+            run_line(line, *(TINY if line.startswith("modalign train") else ()), *short)
             done.append(line)
     return done
 
@@ -61,7 +68,7 @@ def follow(page, names):
 def test_the_readme(demo, capfd):
     names: dict = {}
     done = follow("README.md", names)
-    assert len(done) == 15
+    assert len(done) == 18
     assert names["texts"].shape == (3, 16)
     assert json.loads((demo / "runs" / "out.json").read_text())["n"]["images"] == 50
     assert len((demo / "runs" / "forecast.csv").read_text().splitlines()) == 25 and (demo / "runs" / "forecast.png").is_file()

@@ -226,7 +226,7 @@ def test_bad_overrides_are_one_sentence(recipe_file, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("export x --out y --to onnx", "--to is 'onnx'; it can be open_clip or inference"),
+        ("export x --out y --to onnx", "--to is 'onnx'; it can be open_clip, transformers or inference"),
         ("completion tcsh", "SHELL is 'tcsh'; it can be bash, zsh or fish"),
         ("eval x --data y --recall all", "--recall is 'all'; it can be hit or true"),
         ("eval x --data y --num_workers two", "--num_workers is 'two'; it can be a whole number"),

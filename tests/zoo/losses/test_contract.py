@@ -13,6 +13,8 @@ SETTINGS = {
     "grouped_negatives": {"negatives": 2},
     "matryoshka": {"base": {"loss": "clip"}, "dims": [2, 6]},
 }
+#: what a loss reads beside what it says, because it comes in one form or another
+ALSO = {"next_token": {"token_states", "head_weight"}}
 NAMES = LOSSES.names()
 
 
@@ -38,6 +40,8 @@ def step(rows, dtype=torch.float32, scalar=()):
         "text_layers": draw(rows, 3, 2, 6),
         "quantiles": draw(rows, 4, 2, 3).sort(-1).values,
         "logits": draw(rows, 5),
+        "token_states": draw(2 * rows, 6),
+        "head_weight": draw(9, 6),
     }
     for prefix in ("teacher_", "teacher2_"):
         outputs |= {f"{prefix}{name}": F.normalize(draw(rows, 6), dim=-1) for name in ("image_embedding", "text_embedding")}
@@ -49,6 +53,7 @@ def step(rows, dtype=torch.float32, scalar=()):
         "target": torch.linspace(-1, 1, 8 * rows).view(rows, 4, 2),
         "quantile_levels": torch.tensor([0.25, 0.5, 0.75]),
         "label": torch.arange(rows) % 5,
+        "token_labels": torch.arange(2 * rows) % 9,
         "other": torch.zeros(rows),
     }
     return outputs, batch
@@ -86,7 +91,7 @@ def test_it_reads_what_it_says_and_nothing_else(name):
     wanted = loss(outputs, batch).value.item()
     told = loss.inputs()
     assert told <= {*outputs, *batch}
-    only = {key: value for key, value in outputs.items() if key in told}
+    only = {key: value for key, value in outputs.items() if key in told | ALSO.get(name, set())}
     assert loss(only, {key: value for key, value in batch.items() if key in told}).value.item() == wanted
     for key in told:
         rest = [{k: v for k, v in entries.items() if k != key} for entries in (outputs, batch)]
