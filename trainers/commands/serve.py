@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from ..console import console
@@ -66,6 +67,11 @@ def build_page(model: Any, name: str, decoding: Any) -> Any:
         import gradio
     except ImportError:
         raise RecipeError("modalign serve needs Gradio: pip install 'modalign[demo]'") from None
+    import inspect
+
+    name = Path(name).name if Path(name).exists() else name  # where it lies is nobody's business
+    # newer versions have a button that sends conversations elsewhere
+    plain = {"buttons": ["copy"]} if "buttons" in inspect.signature(gradio.Chatbot.__init__).parameters else {}
     with gradio.Blocks(title=f"modalign: {name}", analytics_enabled=False) as page:
         gradio.Markdown(
             f"### {name}\n`{model.family}`; answers may be wrong, and may speak of things that are not in the picture."
@@ -73,7 +79,7 @@ def build_page(model: Any, name: str, decoding: Any) -> Any:
         with gradio.Row():
             picture = gradio.Image(type="pil", label="picture", sources=["upload", "clipboard"], height=360)
             with gradio.Column():
-                said = gradio.Chatbot(label="conversation", height=300)
+                said = gradio.Chatbot(label="conversation", height=300, **plain)
                 question = gradio.Textbox(label="question", placeholder="What is in the picture?", autofocus=True)
                 with gradio.Row():
                     ask, clear = gradio.Button("ask", variant="primary"), gradio.Button("begin anew")

@@ -128,10 +128,11 @@ def shard_model(model: nn.Module, mesh: Any) -> None:
         places = [(module, name, held.get(id(p), [])) for module in block.modules() for name, p in module._parameters.items()]
         fully_shard(block, mesh=mesh)
         for module, name, holders in places:
-            shard = module._parameters[name]
-            for holder, own_name in holders if shard is not None else ():
+            if (shard := module._parameters[name]) is None:
+                continue
+            for holder, own_name in holders:
                 holder._parameters[own_name] = shard
-                shards |= {shard}
+                shards.add(shard)
     fully_shard(model, mesh=mesh, ignored_params=shards)
 
 
