@@ -46,7 +46,12 @@ COMMANDS: dict[str, tuple[str, str, tuple[str, ...], str]] = {
     "data index": ("modalign.datasets.commands.index", "index", ("shards",), "make others' plain tars readable as they are"),
     "data inspect": ("modalign.trainers.commands.inspect", "inspect_batch", ("batch",), "what a training step sees"),
     "data check": ("modalign.datasets.commands.check", "check", ("shards",), "verify shards, sample by sample"),
-    "data show": ("modalign.datasets.commands.show", "show", ("shards",), "a contact sheet of shards"),
+    "data show": (
+        "modalign.trainers.commands.show",
+        "show",
+        ("shards",),
+        "a contact sheet of shards; what a model learns of them",
+    ),
     "data split": ("modalign.datasets.packing.split", "split", ("shards",), "split shards by group"),
     "data levels": ("modalign.trainers.commands.levels", "levels", ("shards",), "how well pictures and captions fit, in levels"),
     "data bench": ("modalign.datasets.commands.bench", "bench", ("shards",), "samples per second, step by step"),

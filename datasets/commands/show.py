@@ -36,7 +36,7 @@ def show(
     lang: str = "",
     seed: int = -1,
     allow_remote: list[str] | None = None,
-) -> None:
+) -> list[Sample]:
     """Draws samples with their captions on a contact sheet and prints the captions.
 
     Boxes are drawn into the pictures, with their phrases or categories; below a picture with a conversation stand its first words.
@@ -48,6 +48,9 @@ def show(
         lang: Show captions of this language only; else the primary caption and the language of each.
         seed: -1: the first samples; else a random choice with this seed.
         allow_remote: Schemes or origins that shards may be read from, such as `[https]`; default what `MODALIGN_ALLOW_REMOTE` says.
+
+    Returns:
+        The samples that were drawn.
 
     Raises:
         DataError: If `out` is no .png, a sample cannot be decoded, has no image, or no sample has captions of that language.
@@ -80,6 +83,7 @@ def show(
     for sample, one in zip(samples, drawn, strict=True):
         print(f"{sample.key}: {one.caption if len(one.caption) <= _PRINTED else one.caption[:_PRINTED] + '…'}")
     print(f"written: {path}")
+    return samples
 
 
 @dataclass(frozen=True)

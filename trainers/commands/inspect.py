@@ -18,7 +18,7 @@ from modalign.datasets.shards import ShardSet
 from modalign.zoo.errors import DataError, RecipeError, nearest
 
 from ..console import console, print_table, quiet_libraries
-from ..data_kind import SERIES
+from ..data_kind import DIALOGUE, SERIES
 from ..kinds import kind_of
 
 _STEP = re.compile(r"(.+):(\d+)")
@@ -110,6 +110,9 @@ def _show_step(recipe: Any, name: str, step: int, rows: int, out: Path) -> None:
     if kind_of(model).name == SERIES:
         _show_windows(model, batch, min(rows, len(batch["keys"])))
         return
+    if kind_of(model).name == DIALOGUE:
+        _show_conversations(model, batch, rows)
+        return
     shown = [_row(loader, batch, epoch, number, row) for row in range(min(rows, len(batch["keys"])))]
     tokenizer = model.text.tokenizer() if "text_ids" in batch else None
     for position, row in enumerate(shown):
@@ -120,6 +123,19 @@ def _show_step(recipe: Any, name: str, step: int, rows: int, out: Path) -> None:
             pixels = np.asarray(row.picture)
             print(f"   pixels: {pixels.shape[1]}x{pixels.shape[0]}, {pixels.min()} to {pixels.max()}, mean {pixels.mean():.1f}")
     _sheet(shown, out, f"{name}, step {step}")
+
+
+def _show_conversations(model: Any, batch: dict[str, Any], rows: int) -> None:
+    """Tokens of the first rows, those to be learnt in colour; of packed rows each conversation by itself."""
+    from ..dialogue.tokens import coloured
+
+    for row, key in enumerate(batch["keys"][:rows]):
+        mine = batch["segments"] == row if "segments" in batch else None
+        ids, labels = (
+            (batch[name][row][batch["mask"][row]] if mine is None else batch[name][mine]).tolist() for name in ("ids", "labels")
+        )
+        console.print(f"\n{row}: {key}  {len(ids)} tokens, {sum(label >= 0 for label in labels)} learnt")
+        console.print(coloured(model.language.tokenizer, ids, labels))
 
 
 def build(recipe: Any, name: str) -> tuple[Any, Any]:
@@ -136,11 +152,12 @@ def build(recipe: Any, name: str) -> tuple[Any, Any]:
     settings = stage.model or recipe.model
     model = build_family(settings, "model") if settings else zoo.load(recipe.init_from)
     objective = Objective(stage.losses, f"stages.{name}.losses")
-    if (kind := kind_of(model)).name == SERIES:
+    if (kind := kind_of(model)).name in (SERIES, DIALOGUE):
         kind.start(model, recipe, name)
         place: dict[str, Any] = {"where": f"stages.{name}", "seed": _stage_seed(recipe, name), "rank": 0, "world_size": 1}
         data = replace(recipe.stage_data(name), num_workers=0)
-        return model, kind.loader(model, [], stage, data, objective, folder=Path("."), **place)
+        plain = replace(stage, cache=CacheConfig())
+        return model, kind.loader(model, [], plain, data, objective, folder=Path("."), **place)
     needs = replace(needs_of(objective.inputs()), teacher_text=())
     if stage.cache.image or stage.cache.text:
         console.print("the stage reads cached features; shown is what they are made of")

@@ -161,8 +161,10 @@ class ChatTemplate:
                 writer.add(added[first:last], asked=True)
                 writer.add(added[last:])
             elif message["role"] == "assistant":
-                added, end = self._added(messages[: number + 1], writer.text, False), self.tokenizer.eos_token
-                learnt = added.rfind(end) + len(end) if end and end in added else len(added)
+                added = self._added(messages[: number + 1], writer.text, False)
+                # up to the token that closes the turn, whatever the tokenizer calls its end; the answer itself holds none
+                ends = [added.rfind(token) + len(token) for token in self.tokenizer.all_special_tokens if token in added]
+                learnt = max(ends, default=len(added))
                 writer.add(added[:learnt], learnt=True)
                 writer.add(added[learnt:])
         return writer.done()

@@ -122,7 +122,7 @@ def test_the_tokenizers_own_template_is_written_as_transformers_writes_it():
         messages = [{"role": role, "content": text} for role, text in turns]
         assert template.write(said(*turns)).text == template.tokenizer.apply_chat_template(messages, tokenize=False)
     found = template.write(said(SYSTEM, *TWO))
-    assert [found.text[first:last] for first, last in found.learnt] == ["An apple.<|im_end|>\n", "Red.<|im_end|>\n"]
+    assert [found.text[first:last] for first, last in found.learnt] == ["An apple.<|im_end|>", "Red.<|im_end|>"]
 
 
 def test_what_stands_behind_the_end_token_is_not_learnt():
