@@ -364,7 +364,11 @@ def test_a_real_language_model_and_a_vision_transformer_of_timm(real_data, stack
 @pytest.mark.parametrize(
     ("sections", "error", "told"),
     [
-        ({"picture": {"mode": "anyres"}, "projector": {"name": "perceiver", "options": {"depth": 1}}}, AssemblyError, "no grid of them is left"),
+        (
+            {"picture": {"mode": "anyres"}, "projector": {"name": "perceiver", "options": {"depth": 1}}},
+            AssemblyError,
+            "no grid of them is left",
+        ),
         ({"picture": {"mode": "anyres"}, "keep_prefix": True}, AssemblyError, "no grid of them is left .*keep_prefix"),
         ({"feature_layer": 9}, AssemblyError, "there is no layer 9; it has 4 hidden states"),
         ({"projector": {"name": "mpl"}}, AssemblyError, "no projector named 'mpl'; did you mean 'mlp'"),

@@ -62,7 +62,7 @@ class LlavaFolder:
 
     def _picture(self) -> dict[str, Any]:
         if self.family == "llava":
-            return {"mode": "pad" if str(self._processor().get("image_processor_type", "")).startswith(_PADS) else "own"}
+            return {"mode": "pad" if self._pads() else "own"}
         side = self.vision.image_size
         grids = [[width // side, height // side] for height, width in self.config.image_grid_pinpoints]
         picture: dict[str, Any] = {"mode": "anyres", "grids": grids}
@@ -87,7 +87,7 @@ class LlavaFolder:
         """
         settings = self._processor()
         kind = str(settings.get("image_processor_type", "")).removesuffix("Fast").removesuffix("Pil")
-        if kind not in (*_TILES, _PADS):
+        if kind not in _TILES and not self._pads():
             return preprocess_of(self.folder, str(self.folder.name), None)
         mean = tuple(settings["image_mean"])
         plain = ImagePreprocess(
@@ -96,7 +96,12 @@ class LlavaFolder:
             tuple(settings["image_std"]),
             {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}[int(settings.get("resample", 3))],
         )
-        return shown_as(plain, "pad" if kind == _PADS else "squash")
+        return shown_as(plain, "pad" if self._pads() else "squash")
+
+    def _pads(self) -> bool:
+        """Whether pictures are put on a square first."""
+        settings = self._processor()
+        return str(settings.get("image_processor_type", "")).startswith(_PADS) and bool(settings.get("do_pad"))
 
     def _processor(self) -> dict[str, Any]:
         for name in ("preprocessor_config.json", "processor_config.json"):
