@@ -20,7 +20,9 @@ def test_show_marks_exactly_what_is_learnt(run, shards, tmp_path, capsys):
     said = capsys.readouterr().out
     assert (tmp_path / "s.png").is_file() and said.count("<picture: 16 tokens>") == 2
     answers = learnt(said)
-    assert answers[0] == "A red lamp.<|im_end|>" and re.fullmatch(r"\[0\.\d{3}, 0\.\d{3}, 0\.\d{3}, 0\.\d{3}\]<\|im_end\|>", answers[1])
+    assert answers[0] == "A red lamp.<|im_end|>" and re.fullmatch(
+        r"\[0\.\d{3}, 0\.\d{3}, 0\.\d{3}, 0\.\d{3}\]<\|im_end\|>", answers[1]
+    )
     assert len(answers) == 4
 
 
