@@ -18,6 +18,9 @@ from modalign.trainers.cli import main
 from modalign.zoo.registry import FAMILIES
 from modalign.zoo.series.description import SeriesDescription
 
+from ..zoo.stack import written
+from .dialogue.conftest import sample
+
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
 COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", PAGE, re.S) for line in block.splitlines() if line.strip()]
 FILES = dict(re.findall(r"`([\w.]+\.yaml)`:\n\n```yaml\n(.*?)```", PAGE, re.S))
@@ -47,7 +50,23 @@ def place(tiny_model, picture_of, tmp_path_factory):
     for name, content in FILES.items():
         (folder / name).write_text(content, encoding="utf-8")
     _forecaster(folder)
+    _talker(folder)
     return folder
+
+
+def _talker(folder):
+    """A stack of random parts, and shards with everything that can be asked."""
+    from modalign.datasets.shards.writer import write_shards
+
+    write_shards(map(sample, range(14)), folder / "asked")
+    written.write_clip(folder / "clip")
+    written.write_language(folder / "lm", words=written.tokenizer(chat_template=written.CHATML, start=False))
+    settings = {"image": {"name": str(folder / "clip")}, "language": {"name": str(folder / "lm")}, "chat": {"max_length": 200}}
+    zoo.save_release(FAMILIES.get("llava").from_settings(settings).eval(), folder / "talker")
+
+
+#: tasks of conversations
+ASKED = ("caption", "vqa", "grounding", "pope")
 
 
 def _forecaster(folder):
@@ -65,8 +84,11 @@ def _forecaster(folder):
 @pytest.mark.parametrize("line", COMMANDS)
 def test_command(line, place, monkeypatch, capfd):
     monkeypatch.chdir(place)
-    model = "forecaster" if "TABLE" in line else "release"
-    words = [{"MODEL": model, "SHARDS": "shards", "TABLE": "town.csv"}.get(word, word) for word in shlex.split(line)]
+    asks = any(f"--task {task}" in line for task in ASKED)
+    model = "talker" if asks else "forecaster" if "TABLE" in line else "release"
+    shards = "asked" if asks else "shards"
+    words = [{"MODEL": model, "SHARDS": shards, "TABLE": "town.csv"}.get(word, word) for word in shlex.split(line)]
+    words += ["--limit", "8", "--max_new_tokens", "4"] if asks else []
     if words[0] == "torchrun":
         command = [sys.executable, "-m", "torch.distributed.run", *words[1:], "--json", "two.json"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=180)
@@ -81,6 +103,7 @@ def test_command(line, place, monkeypatch, capfd):
         "14 pictures" in printed
         or "crosslingual" in words
         or ("TABLE" in line and " windows x 2 channels of town.csv" in printed)
+        or (asks and "pictures shuffled" in printed)
     )
     if "--json" in words:
         report = json.loads(Path(words[words.index("--json") + 1]).read_text(encoding="utf-8"))
@@ -89,7 +112,10 @@ def test_command(line, place, monkeypatch, capfd):
 
 
 def test_the_page_has_commands_of_every_task_and_files():
-    assert set(re.findall(r"--task (\w+)", PAGE)) == {"zeroshot", "alignment", "crosslingual", "forecast"} and len(COMMANDS) >= 10
+    assert (
+        set(re.findall(r"--task (\w+)", PAGE)) == {"zeroshot", "alignment", "crosslingual", "forecast", *ASKED}
+        and len(COMMANDS) >= 10
+    )
     assert set(FILES) == {"names.yaml", "prompts.yaml"}
 
 
