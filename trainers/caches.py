@@ -124,6 +124,32 @@ def image_vectors(encoder: ImageEncoder, sources: Sequence[ShardSet], cut: str, 
     below = {name: tensor for name, tensor in encoder.state_dict().items() if encoder.lies_below(name, cut)}
     form = {"form": _form(encoder), "cut": cut, "preprocess": encoder.preprocess.to_dict()}
     fingerprint = {"encoder": weights_sha256(below), **form}
+
+    def batches(shards: ShardSet, what: str) -> Iterable[np.ndarray]:
+        return _image_batches(encoder, shards, cut, num_workers, what)
+
+    return by_sample(sources, "image", fingerprint, batches, f" at {cut}")
+
+
+def by_sample(
+    sources: Sequence[ShardSet],
+    kind: str,
+    fingerprint: dict[str, Any],
+    batches: Callable[[ShardSet, str], Iterable[np.ndarray]],
+    where: str = "",
+) -> KeyedVectors:
+    """One row for every sample of the sources, computed where it is not kept yet.
+
+    Args:
+        sources: The shards.
+        kind: What the stores are called by.
+        fingerprint: What makes the rows, besides the data.
+        batches: (shards, what to call it) -> the rows, batch by batch.
+        where: Added to what it is called.
+
+    Raises:
+        DataError: If two sources share a sample key.
+    """
     seen: set[str] = set()
     stores = []
     for shards in sources:
@@ -133,12 +159,8 @@ def image_vectors(encoder: ImageEncoder, sources: Sequence[ShardSet], cut: str, 
             )
         seen.update(shards.keys)
         about = fingerprint | {"data": shards.fingerprint}
-        place, what = (
-            feature_folder(shards.folder, feature_name("image", about)),
-            f"image features of {shards.folder.name} at {cut}",
-        )
-        batches = partial(_image_batches, encoder, shards, cut, num_workers, what)
-        stores.append(stored(place, about, shards.keys, batches, what))
+        place, what = feature_folder(shards.folder, feature_name(kind, about)), f"image features of {shards.folder.name}{where}"
+        stores.append(stored(place, about, shards.keys, partial(batches, shards, what), what))
     return KeyedVectors(stores)
 
 

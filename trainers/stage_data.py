@@ -130,19 +130,34 @@ def build_loader(
         grouped=needs.grouped,
     )
     fields = [caption_field(*sources)] + (["image"] if reads_pictures else [])
+    return open_loader(sources, plan, example, collate, data, folder, fields=fields, rank=rank, world_size=world_size)
+
+
+def open_loader(
+    sources: list[ShardSet], plan: BatchPlan, example: Any, collate: Any, data: DataConfig, folder: Path, **more: Any
+) -> Loader:
+    """A training loader with a recipe's settings on workers, damage and patience.
+
+    Args:
+        sources: Where samples come from.
+        plan: Which make up which batch.
+        example: See `Loader`.
+        collate: See `Loader`.
+        data: The settings.
+        folder: The stage's folder, for the list of skipped samples.
+        more: Further arguments of `Loader`.
+    """
     return Loader(
         sources,
         plan,
         example,
         collate,
-        fields=fields,
-        rank=rank,
-        world_size=world_size,
         num_workers=data.num_workers,
         on_error=data.on_error,
         error_budget=data.error_budget,
         timeout=data.timeout,
         quarantine_file=folder / "quarantine.jsonl" if data.on_error == "skip" else None,
+        **more,
     )
 
 

@@ -11,13 +11,12 @@ import numpy as np
 import torch
 
 from modalign.datasets.decoding.sample import Sample
-from modalign.datasets.features import feature_folder
 from modalign.datasets.loading.loader import EvalLoader
 from modalign.datasets.shards import ShardSet
 from modalign.zoo.checkpoints.hashing import weights_sha256
 from modalign.zoo.errors import DataError, RecipeError
 
-from ..caches import KeyedVectors, feature_name, moved, stored
+from ..caches import KeyedVectors, by_sample, moved
 from ..console import track
 
 TOKENS = "tokens"
@@ -56,18 +55,7 @@ def token_features(model: Any, sources: Sequence[ShardSet], num_workers: int = 0
         "prefix": model.config.keep_prefix,
         "preprocess": model.image.preprocess.to_dict(),
     }
-    seen: set[str] = set()
-    stores = []
-    for shards in sources:
-        if clash := seen.intersection(shards.keys):
-            raise DataError(
-                f"{shards.folder}: key {min(clash)!r} is in another source too; a feature cache needs keys of their own"
-            )
-        seen.update(shards.keys)
-        about = fingerprint | {"data": shards.fingerprint}
-        place, what = feature_folder(shards.folder, feature_name(TOKENS, about)), f"image features of {shards.folder.name}"
-        stores.append(stored(place, about, shards.keys, partial(_batches, model, shards, num_workers, what), what))
-    return KeyedVectors(stores)
+    return by_sample(sources, TOKENS, fingerprint, lambda shards, what: _batches(model, shards, num_workers, what))
 
 
 def _one_picture(layout: Any, sample: Sample, rng: np.random.Generator) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from ..objective import Objective
 from ..parallel.rank import global_rank
 from ..recipe import DataConfig, Recipe, StageConfig
 from ..recipe.dialogue_settings import DialogueConfig
-from ..stage_data import open_shards, open_sources
+from ..stage_data import open_loader, open_shards, open_sources
 from .asking import Asker
 from .examples import DialogueCollate, DialogueExample
 from .features import check_cacheable, token_features
@@ -98,19 +98,7 @@ class DialogueKind:
             None if features is None else features.take,
             sources[0].keys[0],
         )
-        return Loader(
-            sources,
-            plan,
-            example,
-            collate,
-            rank=rank,
-            world_size=world_size,
-            num_workers=data.num_workers,
-            on_error=data.on_error,
-            error_budget=data.error_budget,
-            timeout=data.timeout,
-            quarantine_file=folder / "quarantine.jsonl" if data.on_error == "skip" else None,
-        )
+        return open_loader(sources, plan, example, collate, data, folder, rank=rank, world_size=world_size)
 
     def measure(self, model: Any, recipe: Recipe, stage: str) -> Measure:
         """The loss on the validation set; ranks share the samples.
