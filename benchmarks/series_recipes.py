@@ -87,7 +87,7 @@ def markdown(found: dict[str, list[dict]], facts: dict) -> str:
             own = name == "model"
             cost = f"{runs[0]['cpu_seconds'] / 60:.1f} min" if own and "cpu_seconds" in runs[0] else ""
             memory = f"{runs[0]['peak_megabytes']} MB" if own and runs[0].get("peak_megabytes") else ""
-            head = f"{recipe} ({runs[0]['task']})" if own else ""
+            head = f"{recipe} ({runs[0]['task']}, {runs[0]['data']})" if own else ""
             label = "**this recipe**" if own else name.replace("_", " ")
             lines.append(f"| {head} | {label} | {len(runs) if own else ''} | {', '.join(cells)} | {cost} | {memory} |")
     return "\n".join([*lines, "", *(f"- {key}: {value}" for key, value in facts.items()), ""])
