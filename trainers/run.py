@@ -193,7 +193,8 @@ def _finish(recipe: Recipe, run: Path) -> None:
         main = ordered_tasks(recipe.evaluate)[0] if recipe.evaluate else ""
         evaluation = of_task(read_evaluations(recipe, run), main).get(chosen)
         card = model_card(model, recipe.title, evaluation, recipe_data(recipe), started_from(recipe))
-        save_release(model, run / "release", kind="full", card=card)
+        whole = getattr(model, "can_be_whole", True)  # an adapter must find a local base again
+        save_release(model, run / "release", kind="full" if whole else "adapter", card=card, public=whole)
     model = released(recipe, run)
     report_results(recipe, run, read_evaluations(recipe, run), model)
     report = write_report(recipe, run, model)

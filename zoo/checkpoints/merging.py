@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import AssemblyError
 from ..language.lora import merge_lora
+from ..language.quantized import refuse_quantized
 
 TOLERANCE = 1e-5
 
@@ -28,6 +29,7 @@ def merge_adapters(model: Any) -> list[str]:
     """
     if model.config.lora is None:
         raise AssemblyError("merge: the model has no LoRA to fold in; its release is whole as it is")
+    refuse_quantized(model.language, "merge")
     with torch.no_grad():
         before = _probe(model)
         weights = {name: tensor.clone() for name, tensor in model.get_submodule("language_base").state_dict().items()}

@@ -56,6 +56,8 @@ def save_release(
         raise ReleaseError(f"{folder} exists and is not a release: choose another folder or move it away")
     if folder.parent.is_dir():
         recover(folder.parent, folder.name)
+    if kind == "full" and hasattr(model, "refuse_whole"):
+        model.refuse_whole()
     staging = staging_for(folder)
     try:
         _write(model, staging, kind, card, trained, public)

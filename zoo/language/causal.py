@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ..errors import AssemblyError
 from .causal_config import CausalConfig, check_class
 from .loading import load_decoder, read_config
 from .packed import keeps_apart
+from .quantized import nf4
 from .scaled_head import GivenHead, scaled_logits
 
 __all__ = ["CausalConfig", "CausalLanguageModel", "build_causal"]
@@ -140,7 +142,10 @@ class CausalLanguageModel(nn.Module):
 
     def save_processor(self, folder: Path) -> None:
         """Writes configuration and tokenizer, which give a release its shape."""
-        self.model.config.save_pretrained(folder)
+        config = copy.deepcopy(self.model.config)
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config  # the settings say it; a source of whole numbers must not seem to hold 4 bits
+        config.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
 
@@ -160,7 +165,8 @@ def build_causal(config: CausalConfig, release: Path | None = None) -> CausalLan
     check_class(config, hf_config)
     if config.attention is not None:
         hf_config._attn_implementation = config.attention
-    pretrained = release is None and config.pretrained and config.name is not None
-    model = load_decoder(config, hf_config, pretrained=pretrained, head=True)
+    quantized = config.quantize is not None  # its numbers are not in a release: they are made of the base again
+    pretrained = (release is None or quantized) and config.pretrained and config.name is not None
+    model = load_decoder(config, hf_config, pretrained=pretrained, head=True, more=nf4() if quantized else None)
     source = folder or trusted_source(config.tokenizer or config.name or "").files()
     return CausalLanguageModel(config, model.eval(), load_tokenizer(source, config.shown))

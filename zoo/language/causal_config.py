@@ -19,6 +19,7 @@ class CausalConfig:
         tokenizer: Where its tokenizer is, if not with the model.
         pretrained: Read its weights; False starts from random ones of the same shape.
         attention: How transformers computes attention; default its own choice (`sdpa` where the model can).
+        quantize: `nf4` holds the matrices in 4 bits (QLoRA, by bitsandbytes), for LoRA beside them; its releases are adapters.
     """
 
     name: str | None = "asset:smollm2-135m-instruct"
@@ -27,6 +28,7 @@ class CausalConfig:
     tokenizer: str | None = None
     pretrained: bool = True
     attention: Literal["sdpa", "eager", "flash_attention_2", "flex_attention"] | None = None
+    quantize: Literal["nf4"] | None = None
 
     def __post_init__(self) -> None:
         """Checks what types cannot say.
@@ -38,6 +40,8 @@ class CausalConfig:
             raise RecipeError(f"model.language.blocks: {self.blocks} must be 1 or more")
         if bool(self.name) == bool(self.architecture):
             raise RecipeError("model.language: give either name or architecture (then with name: null)")
+        if self.quantize is not None and not (self.name and self.pretrained):
+            raise RecipeError("model.language.quantize: only a pretrained model by name can be held in 4 bits; take it out")
         if self.architecture and not self.tokenizer:
             raise RecipeError("model.language: an architecture alone has no tokenizer; name one with model.language.tokenizer")
 

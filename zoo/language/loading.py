@@ -146,7 +146,9 @@ def _cut(found: Any, config: NamedModel) -> Any:
     return found
 
 
-def load_decoder(config: NamedModel, hf_config: Any, *, pretrained: bool, head: bool = False) -> Any:
+def load_decoder(
+    config: NamedModel, hf_config: Any, *, pretrained: bool, head: bool = False, more: dict[str, Any] | None = None
+) -> Any:
     """The body of the model: float32, on the CPU, with its token table.
 
     Args:
@@ -154,6 +156,7 @@ def load_decoder(config: NamedModel, hf_config: Any, *, pretrained: bool, head: 
         hf_config: Its configuration from `read_config`.
         pretrained: Read its weights; False starts from random ones.
         head: With its output layer.
+        more: Further arguments of `from_pretrained`.
 
     Raises:
         RecipeError: If weights are asked of an architecture without a name, or the architecture cannot be built.
@@ -171,7 +174,7 @@ def load_decoder(config: NamedModel, hf_config: Any, *, pretrained: bool, head: 
         )
     folder = trusted_source(config.name).with_weights(WEIGHTS).files()
     with _without_report():
-        return load_checked(auto, folder, config.name, {"config": hf_config})
+        return load_checked(auto, folder, config.name, {"config": hf_config, **(more or {})})
 
 
 @contextmanager

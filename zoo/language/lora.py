@@ -77,7 +77,8 @@ def add_lora(body: nn.Module, settings: LoraSettings, shown: str = "the language
     )
     inject_adapter_in_model(config, body)
     body.train(body.training)  # new layers follow the mode of the old ones
-    body.requires_grad_(True)  # peft freezes all that is not its own; what trains is the family's to say
+    for parameter in body.parameters():  # peft freezes all that is not its own; what trains is the family's to say
+        parameter.requires_grad_(parameter.is_floating_point())  # numbers in 4 bits cannot
 
 
 def merge_lora(body: nn.Module) -> None:

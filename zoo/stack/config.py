@@ -59,7 +59,7 @@ class StackConfig:
         projector: From its features to the language model.
         newline: A learned token behind every row of `picture.mode: anyres`; default where there is that mode.
         language: The language model.
-        lora: Adapters beside its matrices; null trains the matrices themselves, or nothing.
+        lora: Adapters beside its matrices (QLoRA with `language.quantize: nf4`); null trains the matrices themselves, or nothing.
         chat: How conversations are written.
         hooks: What methods add: name -> settings (`modalign zoo list`).
         asked: What it was asked when it was trained (a recipe's `data.dialogue`); set by training, saved with it.

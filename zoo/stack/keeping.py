@@ -12,6 +12,7 @@ from ..encoders.image.build import build_image_encoder
 from ..language.causal import CausalLanguageModel, build_causal
 from ..language.frozen_store import FrozenStore, leave_all_but
 from ..language.lora import LoraSettings, add_lora
+from ..language.quantized import is_quantized, refuse_quantized
 from .assemble import lora_for
 from .parts import STORED, StackParts
 
@@ -32,6 +33,19 @@ class StackKeeping(StackParts):
         """
         add_lora(self.language.body, lora_for(settings, self.language.body), self.config.language.shown)
         self.config = replace(self.config, lora=settings)
+
+    @property
+    def can_be_whole(self) -> bool:
+        """Whether a full release is possible; not with matrices in 4 bits, which are made of the base again."""
+        return not is_quantized(self.language)
+
+    def refuse_whole(self) -> None:
+        """Refuses a full release that would not load.
+
+        Raises:
+            AssemblyError: If matrices are held in 4 bits.
+        """
+        refuse_quantized(self.language, "a full release")
 
     def settings(self) -> dict[str, Any]:
         """Everything `from_settings` needs, as plain values."""

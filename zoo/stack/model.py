@@ -126,6 +126,8 @@ class StackModel(StackComputing, StackKeeping):
             return str(self.hooks[name].role_of(inner))
         if part == "language":
             return "adapter" if ".lora_" in parameter else "language"
+        if part == STORED and not self.get_parameter(parameter).is_floating_point():
+            return "quantized"  # 4 bits of a matrix, which cannot train
         return {"image": "encoder", "projector": "projector", "newline": "projector", STORED: "language"}[part]
 
     def prepare(self) -> StackPrepare:

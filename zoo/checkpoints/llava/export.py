@@ -12,6 +12,7 @@ from torch import Tensor
 from ...encoders.image.hf import HuggingFaceImageEncoder
 from ...errors import AssemblyError
 from ...language.lora import merge_lora
+from ...language.quantized import refuse_quantized
 from ..durable import put_in_place, staging_for
 from .names import runtime_name
 
@@ -35,6 +36,7 @@ def export_transformers(model: Any, out: str | Path) -> Path:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise AssemblyError(f"{folder} exists and is not empty; choose another folder")
     _check(model)
+    refuse_quantized(model.language, "export --to transformers")
     merge_lora(model.language)
     staging = staging_for(folder)
     try:
