@@ -163,7 +163,9 @@ def set_grad_checkpointing(model: Any, roles: Sequence[str], where: str) -> None
     """
     for key in roles:
         role, optional = optional_role(key)
+        runs = getattr(model, "runs", {})  # part that holds weights -> part that computes with them
         names = {name.split(".")[0] for name, _ in model.named_parameters() if model.role_of(name) == role}
+        names = {runs.get(name, name) for name in names}
         if optional and not names:
             continue
         able = [getattr(model, name) for name in names if hasattr(getattr(model, name), "set_grad_checkpointing")]

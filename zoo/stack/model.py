@@ -66,6 +66,9 @@ class StackModel(StackComputing, StackKeeping):
         "hooks": ("hooks.",),
     }
 
+    #: part that holds weights -> part that computes with them
+    runs: Mapping[str, str] = {STORED: "language"}
+
     def __init__(self, config: Any, *, release: Path | None = None, preprocess: dict[str, Any] | None = None) -> None:
         super().__init__()
         self.config = config

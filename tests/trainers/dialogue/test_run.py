@@ -138,6 +138,16 @@ def test_mistakes_are_one_sentence(tmp_path, recipe_of, what):
     assert isinstance(found.value, RecipeError) or what == "levels"
 
 
+@pytest.mark.parametrize("role", ["language", "adapter"])
+def test_recomputing_activations_changes_nothing(tmp_path, recipe_of, role):
+    trains = {"train": {role: 1e-3, "projector": 1e-3}}
+    plain, less = recipe_of(tmp_path / "plain"), recipe_of(tmp_path / "less", grad_checkpointing=[role])
+    for recipe in (plain, less):
+        del recipe["stages"]["align"]
+        recipe["stages"]["tune"] |= trains
+    assert steps(train(less)) == pytest.approx(steps(train(plain)), rel=1e-5)
+
+
 def test_features_are_not_kept_of_what_trains(tmp_path, recipe_of):
     recipe = recipe_of(tmp_path / "run", cache={"image": "tokens"})
     recipe["stages"]["align"]["train"] = {"encoder": 1e-4}
