@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from modalign.zoo.errors import DataError
-from modalign.zoo.stack.generate import Decoding, Prompt
+from modalign.zoo.stack.generate import Decoding
 
 from ..data_kind import DIALOGUE
 from ..evaluation.task import MeasuringTask, Table
@@ -104,6 +104,3 @@ def score_table(report: Mapping[str, Any], title: str, columns: Mapping[str, str
 
     rows = [("model", *row(report["metrics"])), *((name, *row(values)) for name, values in report["baselines"].items())]
     return Table(title, ("", *columns.values()), rows)
-
-
-__all__ = ["SHUFFLED", "DialogueTask", "Prompt", "numbered", "score_table", "shown"]

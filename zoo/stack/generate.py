@@ -111,7 +111,7 @@ def generate(model: Any, batch: Mapping[str, Any], decoding: Decoding | None = N
     mask = batch["mask"]
     if not bool(mask[:, -1].all()):
         raise AssemblyError("generation goes on from the last place of a row, so padding must stand on the left: collate('left')")
-    decoding, stops = decoding or Decoding(), model.encoder().template.stops()
+    decoding, stops = decoding or Decoding(), model.template().stops()
     room = max(1, model.language.max_positions - mask.shape[1])
     drawn = {"do_sample": True, "temperature": decoding.temperature, "top_p": decoding.top_p} if decoding.temperature else {}
     settings = GenerationConfig(

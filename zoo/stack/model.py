@@ -137,13 +137,17 @@ class StackModel(StackComputing, StackKeeping):
         """What turns conversations and pictures into examples; for data workers."""
         return StackPrepare(self.encoder(), self.layout, self._more_pixels())
 
+    def template(self) -> ChatTemplate:
+        """How conversations are written."""
+        chat = self.config.chat
+        return ChatTemplate(chat.template, self.language.tokenizer, chat.system, self.config.language.shown)
+
     def encoder(self) -> DialogueEncoder:
         """What turns conversations into ids and labels."""
         chat, hooks = self.config.chat, list(self.hooks.values())
-        template = ChatTemplate(chat.template, self.language.tokenizer, chat.system, self.config.language.shown)
         return DialogueEncoder(
             self.language.tokenizer,
-            template,
+            self.template(),
             self.layout.tokens,
             self.box_frame,
             min(chat.max_length, self.language.max_positions),

@@ -90,24 +90,15 @@ def _hf_model(model: Any) -> tuple[Any, Any]:
         tie_word_embeddings=bool(text.tie_word_embeddings),
         **_tiles(model, kind),
     )
-    with torch.device("meta"):
-        theirs = AutoModelForImageTextToText.from_config(config)
-    theirs = theirs.to_empty(device="cpu")
-    state = _state(model, rows)
-    report = theirs.load_state_dict(state, strict=False)
+    theirs = AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
+    report = theirs.load_state_dict(_state(model, rows), strict=False)
     tied = {"lm_head.weight"} if config.tie_word_embeddings else set()
-    if report.unexpected_keys or set(report.missing_keys) - tied - _buffers(theirs):
+    if report.unexpected_keys or set(report.missing_keys) - tied:
         raise AssemblyError(
             f"export --to transformers: weights do not fit (missing {report.missing_keys[:3]}, unexpected {report.unexpected_keys[:3]})"
         )
-    fresh = AutoModelForImageTextToText.from_config(config, dtype=torch.float32)  # buffers that are computed, not stored
-    fresh.load_state_dict({**fresh.state_dict(), **state}, strict=False)
-    fresh.tie_weights()
-    return fresh.eval(), tokenizer
-
-
-def _buffers(theirs: Any) -> set[str]:
-    return {name for name, _ in theirs.named_buffers()}
+    theirs.tie_weights()
+    return theirs.eval(), tokenizer
 
 
 def _kind(model: Any) -> str:
