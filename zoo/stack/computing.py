@@ -26,11 +26,9 @@ class StackComputing(StackParts):
                 images = apply(images)
             return images
 
-        found = [
-            self.image.grid_tokens(pixels, layer, prefix=self.config.keep_prefix, change=change if changing else None)
-            for layer in self.feature_layers
-        ]
-        return found[0] if len(found) == 1 else torch.cat(found, dim=-1)
+        layers = self.feature_layers
+        chosen = layers[0] if len(layers) == 1 else layers
+        return self.image.grid_tokens(pixels, chosen, prefix=self.config.keep_prefix, change=change if changing else None)
 
     def projected(self, batch: Mapping[str, Any]) -> Tensor:
         """Features of a batch's tiles, in the width of the language model (N, V', D)."""

@@ -10,7 +10,7 @@ What the trainers use: `preprocess` (in data workers), `pooled` and `forward` (o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,10 +109,14 @@ class ImageEncoder(nn.Module):
             "that change pictures, or take another encoder"
         )
 
+    def layers_of(self, images: Tensor, layers: Sequence[int | None]) -> list[Tensor]:
+        """`tokens_of` for several layers; encoders that know all of them from one pass say so here."""
+        return [self.tokens_of(images, layer) for layer in layers]
+
     def grid_tokens(
         self,
         pixels: Tensor,
-        layer: int | None = None,
+        layer: int | Sequence[int | None] | None = None,
         *,
         prefix: bool = False,
         change: Callable[[Tensor], Tensor] | None = None,
@@ -121,7 +125,7 @@ class ImageEncoder(nn.Module):
 
         Args:
             pixels: The pictures.
-            layer: See `tokens_of`.
+            layer: See `tokens_of`; of several the features stand side by side.
             prefix: Keep the tokens in front of them.
             change: Applied to the normalised pictures.
 
@@ -132,7 +136,9 @@ class ImageEncoder(nn.Module):
             tokens = self.tokens(pixels)
         else:
             images = self.normalise(pixels)
-            tokens = self.tokens_of(images if change is None else change(images), layer)
+            layers = [layer] if layer is None or isinstance(layer, int) else list(layer)
+            found = self.layers_of(images if change is None else change(images), layers)
+            tokens = found[0] if len(found) == 1 else torch.cat(found, dim=-1)
         return tokens if prefix else tokens[:, self.prefix_tokens :]
 
     def pooled(self, pixels: Tensor) -> Tensor:

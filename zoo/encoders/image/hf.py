@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -89,12 +90,19 @@ class HuggingFaceImageEncoder(ImageEncoder):
         """See `ImageEncoder.tokens_of`."""
         if layer is None:
             return _flat(self.model(pixel_values=images, **self._options).last_hidden_state)
-        states = self.model(pixel_values=images, output_hidden_states=True, **self._options).hidden_states
-        if not -len(states) <= layer < len(states):
-            raise AssemblyError(
-                f"{self.config.name}: there is no layer {layer}; it has {len(states)} hidden states, 0 to {len(states) - 1} or -1 back"
-            )
-        return _flat(states[layer])
+        return self.layers_of(images, [layer])[0]
+
+    def layers_of(self, images: Tensor, layers: Sequence[int | None]) -> list[Tensor]:
+        """See `ImageEncoder.layers_of`: one pass gives all."""
+        found = self.model(pixel_values=images, output_hidden_states=True, **self._options)
+        states = found.hidden_states
+        for layer in layers:
+            if layer is not None and not -len(states) <= layer < len(states):
+                raise AssemblyError(
+                    f"{self.config.name}: there is no layer {layer}; it has {len(states)} hidden states, 0 to {len(states) - 1} or "
+                    "-1 back"
+                )
+        return [_flat(found.last_hidden_state if layer is None else states[layer]) for layer in layers]
 
     def pooled(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 -> (B, D)."""
