@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..checkpoints.llava.base import fill_part, shape_of
 from ..encoders.image.build import build_image_encoder
 from ..language.causal import CausalLanguageModel, build_causal
 from ..language.frozen_store import FrozenStore, leave_all_but
@@ -74,14 +75,28 @@ class StackKeeping(StackParts):
     def part_from_source(cls, config: Any, prefix: str) -> nn.Module:
         """Builds one pretrained part from its source, as this family holds it, for an adapter's base."""
         if config.base is not None:
-            whole = cls(replace(config, hooks={}, lora=None))
-            return whole.image if prefix == "image." else whole.get_submodule(STORED)
+            return _part_of_base(config, prefix)
         if prefix == "image.":
             return build_image_encoder(config.image)
         return store_of(build_causal(config.language))
 
     def adapt_state(self, state: dict[str, Tensor], prefix: str = "") -> None:
         """Brings the weights of an older release into today's shape, in place."""
+
+
+def _part_of_base(config: Any, prefix: str) -> nn.Module:
+    """One part of a LLaVA folder, without the others."""
+    with shape_of(config.base) as base:
+        if prefix == "image.":
+            part: nn.Module = build_image_encoder(
+                config.image, load_weights=False, preprocess=base.preprocess, folder=base.shape / "image"
+            )
+            body = "model"
+        else:
+            language = build_causal(config.language, base.shape)
+            part, body = store_of(language), str(language.model.base_model_prefix)
+    fill_part(base.folder, part, prefix, body)
+    return part
 
 
 def store_of(language: CausalLanguageModel) -> FrozenStore:

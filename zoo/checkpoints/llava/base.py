@@ -16,6 +16,7 @@ from torch import Tensor
 from ...encoders.sources import open_source
 from ...errors import ReleaseError
 from ...registry import FAMILIES
+from ..weights import load_strictly
 from .folder import LlavaFolder, is_llava_folder, read_llava
 from .names import to_stack
 
@@ -105,6 +106,24 @@ def fill_from(found: LlavaFolder, model: Any, *, projector: bool = True) -> None
         what = "; ".join(f"{how}: {', '.join(names[:3])}" for how, names in said if names)
         raise ReleaseError(f"{found.folder}: its weights do not fill the model ({what}); a part is never left at random")
     model.load_state_dict(given, strict=False)
+
+
+def fill_part(found: LlavaFolder, part: Any, prefix: str, body: str) -> None:
+    """Loads one part of a stack from a folder.
+
+    Args:
+        found: The folder.
+        part: The part.
+        prefix: Of its weights in a stack.
+        body: Name of the language model without its output layer.
+
+    Raises:
+        ReleaseError: If a weight of it is missing or of another shape.
+    """
+    state = to_stack(found.weights(), body, str(found.folder))
+    own = part.state_dict()
+    mine = {name.removeprefix(prefix): tensor.to(torch.float32) for name, tensor in state.items() if name.startswith(prefix)}
+    load_strictly(part, {name: tensor for name, tensor in mine.items() if name in own}, str(found.folder))
 
 
 def load_llava(name: str | Path, overrides: Mapping[str, Any] | None = None) -> Any:
